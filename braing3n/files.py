@@ -49,9 +49,7 @@ def write_text(path: str | Path, content: str, *, only_if_changed: bool = False)
 
 
 def write_json(path: str | Path, content: Any, *, only_if_changed: bool = False) -> bool:
-    return write_text(
-        path, json.dumps(content, indent=2, sort_keys=True) + "\n", only_if_changed=only_if_changed
-    )
+    return write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n", only_if_changed=only_if_changed)
 
 
 def read_json(path: str | Path) -> Any:

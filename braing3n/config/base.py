@@ -13,6 +13,4 @@ warnings.filterwarnings("ignore", message='Field name "register" in "PreprocessS
 class Settings(BaseModel):
     """A section of the configuration: unknown keys are errors, values are frozen once read."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
