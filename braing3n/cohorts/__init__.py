@@ -1,0 +1,1 @@
+"""A raw cohort as downloaded -> rows of the index."""

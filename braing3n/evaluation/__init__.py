@@ -1,0 +1,1 @@
+"""Reconstruction, generation, distances, memorization, forecasts."""

@@ -1,0 +1,1 @@
+"""Interpolants, time schedules, guidance and solvers; one convention: t = 0 data, t = 1 noise."""

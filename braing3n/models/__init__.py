@@ -1,0 +1,1 @@
+"""Transformer blocks, masked autoencoder, tokenizer, diffusion transformers."""

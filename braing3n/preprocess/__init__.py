@@ -1,0 +1,1 @@
+"""convert, n4, mask, register, crop: one module a step, one shard runner for all."""

@@ -1,0 +1,1 @@
+"""Linear probes: tasks, folds, solvers, statistics."""

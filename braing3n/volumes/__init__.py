@@ -1,0 +1,1 @@
+"""The packed volume store, its feed and the metadata table."""
