@@ -99,3 +99,23 @@ def settings_hash(settings: Any) -> str:
     if hasattr(settings, "model_dump"):
         settings = settings.model_dump(mode="json")
     return short_hash(json.dumps(settings, sort_keys=True, default=str))
+
+
+def write_nifti(path: str | Path, data: Any, affine: Any, dtype: Any = None) -> None:
+    """Write a volume atomically as NIfTI-1 in millimetres; equal data give equal bytes (gzip without a time stamp).
+
+    Args:
+        data: array (X, Y, Z).
+        affine: 4x4, voxel -> RAS+ millimetres.
+        dtype: on-disk type; default that of `data`. Integers are stored unscaled.
+    """
+    import nibabel as nib
+    import numpy as np
+
+    data = np.asarray(data) if dtype is None else np.asarray(data).astype(dtype)
+    image = nib.Nifti1Image(data, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    with atomic_path(path) as temporary:
+        nib.save(image, temporary)
