@@ -1,10 +1,9 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Both build .venv first.
 PYTHON ?= python3
 VENV   := .venv
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 BIN    := $(VENV)/bin
-DEMO   := --configfile config/demo.yaml --profile profiles/demo
-
-.PHONY: demo test lint format clean-demo
+.PHONY: help demo test lint format
 .DEFAULT_GOAL := help
 
 help:
@@ -19,8 +18,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[workflow,peers,test]'
 	touch $@
 
+# The atlas comes first, since the phantoms are made from it; then the index is frozen; then the workflow runs.
 demo: $(VENV)/.installed
-	$(BIN)/braing3n demo
+	snakemake atlas --profile profiles/demo --quiet
+	braing3n phantom make --atlas demo/resources/atlas --settings config/config.yaml+config/demo.yaml#phantom
+	braing3n index --config config/config.yaml --config config/demo.yaml
+	snakemake all --profile profiles/demo
+	@echo "The report is at $(CURDIR)/demo/results/report/report.html"
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

@@ -1,0 +1,117 @@
+"""The commands of the README, planned against a small frozen index: what Snakemake would run, and with what resources."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+STEPS = ("convert", "n4", "mask", "register", "crop")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return subprocess.run(
+        ["snakemake", *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.fixture(scope="module")
+def configfile(tmp_path_factory) -> Path:
+    """A configuration whose index has two IXI shards and one UPENN-GBM shard."""
+    root = tmp_path_factory.mktemp("project")
+    index = root / "results" / "index"
+    shards = {"IXI": {"0000": 6, "0001": 4}, "UPENN-GBM": {"0000": 8}}
+    for cohort, names in shards.items():
+        for name in names:
+            (index / "shards" / cohort).mkdir(parents=True, exist_ok=True)
+            (index / "shards" / cohort / f"{name}.parquet").write_bytes(b"rows")
+    for name in ("volumes.parquet", "ledger.parquet"):
+        (index / name).write_bytes(b"rows")
+    cohorts = {cohort: {"n_shards": len(names), "shards": names} for cohort, names in shards.items()}
+    (index / "shards.json").write_text(json.dumps({"version": 1, "cohorts": cohorts}))
+    folders = {name: str(root / name) for name in ("results", "resources", "logs", "benchmarks")}
+    path = root / "config.yaml"
+    path.write_text(
+        yaml.safe_dump({"pathvars": folders, "cohorts": {cohort: {"root": f"/data/{cohort}"} for cohort in shards}})
+    )
+    return path
+
+
+def planned(result: subprocess.CompletedProcess) -> dict[str, int]:
+    """Rule -> number of jobs, from the first job table of a dry run."""
+    assert result.returncode == 0, result.stdout + result.stderr
+    table = (result.stdout + result.stderr).split("Job stats:")[1].split("total")[0]
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+
+
+WHOLE = [
+    ("-n",),
+    ("-n", "all"),
+    ("--profile", "slurm", "all", "-n"),
+    ("all", "--profile", "slurm", "-n"),
+]
+
+
+@pytest.mark.parametrize("arguments", WHOLE, ids=" ".join)
+def test_whole_workflow(configfile, arguments):
+    jobs = planned(run(*arguments, "--configfile", str(configfile)))
+    for step in STEPS:
+        assert jobs[step] == 3
+    for name in ("train_mae", "train_tokenizer", "train_dit", "train_longitudinal", "probe", "report"):
+        assert jobs[name] == 1
+
+
+def test_one_cohort_one_rule_and_what_depends_on_it(configfile):
+    jobs = planned(run("cohort_ixi", "-n", "-R", "n4", "--profile", "profiles/local", "--configfile", str(configfile)))
+    assert {step: jobs[step] for step in STEPS} == dict.fromkeys(STEPS, 2)
+    assert "metadata" not in jobs
+
+
+def test_until_stops_after_the_rule(configfile):
+    arguments = ("cohort_ixi", "-n", "-R", "n4", "--until", "n4", "--profile", "profiles/local")
+    jobs = planned(run(*arguments, "--configfile", str(configfile)))
+    assert jobs == {"convert": 2, "n4": 2}
+
+
+def test_cohort_names_become_target_names(configfile):
+    jobs = planned(run("cohort_upenn_gbm", "-n", "--configfile", str(configfile)))
+    assert jobs["crop"] == 1
+
+
+def test_only_cohorts_restricts_everything(configfile):
+    jobs = planned(run("all", "-n", "--configfile", str(configfile), "--config", "only_cohorts=[IXI]"))
+    assert jobs["crop"] == jobs["encode"] == 2
+
+
+def test_without_index_says_what_to_run_first(tmp_path):
+    result = run("-n", "--config", f"pathvars={{results: {tmp_path / 'results'}}}")
+    assert result.returncode != 0
+    assert "braing3n index --config config/config.yaml" in result.stdout + result.stderr
+    assert "Traceback (most recent call last)" not in result.stdout + result.stderr
+
+
+def test_wrong_setting_is_named_with_its_value(configfile):
+    result = run("-n", "--configfile", str(configfile), "--config", "mae={model: {mask_ratio: 7}}")
+    text = result.stdout + result.stderr
+    assert result.returncode != 0
+    assert "mae.model.mask_ratio" in text
+    assert "found 7" in text
+
+
+def test_lint():
+    result = run("--lint")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_slurm_profile_asks_for_the_gpus_of_the_paper(configfile):
+    result = run("train_mae", "-n", "--profile", "slurm", "--configfile", str(configfile))
+    resources = re.search(r"rule train_mae:.*?resources: ([^\n]*)", result.stdout + result.stderr, re.DOTALL)
+    assert resources is not None, result.stdout + result.stderr
+    for item in ("gpu=4", "gpu_model=h100", "nodes=1", "slurm_partition=gpu", "mem_mb=128000", "runtime=240"):
+        assert item in resources.group(1)

@@ -1,0 +1,140 @@
+# What all rule files share. The validated configuration, the frozen index, resources that follow the shard's size.
+import json
+import re
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from braing3n.config import Config, validate_settings
+from braing3n.errors import BrainG3NError
+
+STEPS = ("convert", "n4", "mask", "register", "crop")
+
+try:
+    CONFIG = validate_settings(Config, config, " and ".join(str(file) for file in workflow.configfiles))
+except BrainG3NError as error:
+    raise WorkflowError(str(error)) from None
+
+RESULTS = CONFIG.pathvars.results
+INDEX = RESULTS / "index" / "shards.json"
+
+
+def read_shards():
+    """Cohort -> {shard: number of volumes}, from the index that `braing3n index` froze; empty without one."""
+    if not INDEX.exists():
+        return {}
+    cohorts = json.loads(INDEX.read_text())["cohorts"]
+    chosen = CONFIG.only_cohorts or tuple(cohorts)
+    unknown = [name for name in chosen if name not in cohorts]
+    if unknown:
+        raise WorkflowError(
+            f"{INDEX}: has no cohort {', '.join(unknown)}; it has {', '.join(cohorts)}. "
+            "Index it first: braing3n index --config config/config.yaml"
+        )
+    return {name: cohorts[name]["shards"] for name in chosen}
+
+
+SHARDS = read_shards()
+COHORTS = tuple(SHARDS)
+
+
+def indexed(wildcards):
+    """Input of the targets that span cohorts: the index, or one clear error that says how to make it."""
+    if not SHARDS:
+        files = (
+            " ".join(f"--config {file}" for file in workflow.configfiles)
+            or "--config config/config.yaml"
+        )
+        raise WorkflowError(
+            f"There is no index at {INDEX}. Name your cohorts' folders under 'cohorts:' in the configuration, "
+            f"then run first: braing3n index {files}"
+        )
+    return str(INDEX)
+
+
+def rule_name(cohort):
+    """UPENN-GBM -> cohort_upenn_gbm, the target that takes one cohort to the volume store."""
+    slug = re.sub(r"[^a-z0-9]+", "_", cohort.lower()).strip("_")
+    return f"cohort_{slug}"
+
+
+def shard_files(pattern, cohorts=COHORTS):
+    """Expand `pattern` over all shards of `cohorts`."""
+    return [
+        pattern.format(cohort=cohort, shard=shard)
+        for cohort in cohorts
+        for shard in SHARDS[cohort]
+    ]
+
+
+def cohort_root(wildcards):
+    source = CONFIG.cohorts.get(wildcards.cohort)
+    if source is None:
+        raise WorkflowError(
+            f"cohorts.{wildcards.cohort}.root is not set in the configuration, but the index has it"
+        )
+    return str(source.root)
+
+
+def max_failed_fraction(wildcards):
+    own = CONFIG.cohorts[wildcards.cohort].max_failed_fraction
+    return CONFIG.preprocess.max_failed_fraction if own is None else own
+
+
+def settings(section):
+    """A section of the configuration as JSON, for a rule's params: only this rule reruns when it changes."""
+    value = CONFIG
+    for key in section.split("."):
+        value = getattr(value, key)
+    return value.model_dump_json()
+
+
+# Seconds of one core a volume: measured medians, rounded up (docs/preprocess.md).
+SECONDS_A_VOLUME = {"convert": 3, "n4": 20, "mask": 25, "register": 30, "crop": 3}
+
+
+def shard_runtime(step):
+    """Minutes for a shard: its volumes x the step's cost, half as much again, more at each attempt."""
+
+    def minutes(wildcards, attempt, threads):
+        volumes = SHARDS[wildcards.cohort][wildcards.shard]
+        return (
+            max(10, round(1.5 * volumes * SECONDS_A_VOLUME[step] / threads / 60))
+            * attempt
+        )
+
+    return minutes
+
+
+def grows(mb):
+    """Memory that doubles with each retry."""
+
+    def amount(wildcards, attempt):
+        return mb * 2 ** (attempt - 1)
+
+    return amount
+
+
+def mask_gpus(wildcards):
+    """The provided and CPU backends need no GPU; HD-BET is given one."""
+    return int(
+        CONFIG.preprocess.mask.backend == "hd-bet"
+        and CONFIG.preprocess.mask.device != "cpu"
+    )
+
+
+# Encoders whose features need a pass over the volumes; the others are computed by the probe from the tables.
+ENCODED = ("untrained",)
+
+
+def probe_features(wildcards):
+    """Features of every encoder in `probe.encoders` that come from a rule of their own."""
+    names = ["mae", *(name for name in CONFIG.probe.encoders if name in ENCODED)]
+    return [
+        file
+        for name in names
+        for file in shard_files(
+            f"<results>/features/{name}/{{cohort}}/{{shard}}.parquet"
+        )
+    ]
