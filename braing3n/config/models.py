@@ -57,3 +57,36 @@ class DiTArchitecture(Settings):
         if self.hidden % self.heads:
             raise ValueError("hidden must be a multiple of heads")
         return self
+
+
+class CategoricalCondition(Settings):
+    column: str
+    """Column of the metadata or pair table."""
+    classes: tuple[str, ...] = Field(min_length=2)
+    """A value outside these is treated as unknown."""
+
+
+class ContinuousCondition(Settings):
+    column: str
+    scale: float = Field(1.0, gt=0)
+    """Factor before the sinusoids, whose fastest turns once every 2 pi: about 100 over the range resolves it well."""
+
+
+class ConditionVocabulary(Settings):
+    """What a DiT is conditioned on, by name."""
+
+    categorical: dict[str, CategoricalCondition]
+    continuous: dict[str, ContinuousCondition]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.categorical, *self.continuous)
+
+    @model_validator(mode="after")
+    def _names_differ(self):
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("a condition is either categorical or continuous")
+        for name, condition in self.categorical.items():
+            if len(set(condition.classes)) < len(condition.classes):
+                raise ValueError(f"{name} lists a class twice")
+        return self

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from braing3n.config.base import Settings
-from braing3n.config.models import DiTArchitecture, MAEArchitecture, TokenizerArchitecture
+from braing3n.config.models import ConditionVocabulary, DiTArchitecture, MAEArchitecture, TokenizerArchitecture
 
 
 class TrainSettings(Settings):
@@ -77,26 +77,46 @@ class SamplerSettings(Settings):
     batch_size: int = Field(8, ge=1)
 
 
+def check_never_dropped(never_dropped: tuple[str, ...], conditions: ConditionVocabulary) -> None:
+    unknown = set(never_dropped) - set(conditions.names)
+    if unknown:
+        raise ValueError(f"never_dropped names no condition: {', '.join(sorted(unknown))}")
+
+
 class DiTSettings(Settings):
     model: DiTArchitecture = DiTArchitecture()
     train: TrainSettings
+    conditions: ConditionVocabulary
     time: TimeSettings = TimeSettings()
     dropout: ConditionDropout = ConditionDropout()
     never_dropped: tuple[str, ...] = ("modality",)
     sampler: SamplerSettings = SamplerSettings()
 
+    @model_validator(mode="after")
+    def _never_dropped_exist(self):
+        check_never_dropped(self.never_dropped, self.conditions)
+        return self
+
 
 class LongitudinalSettings(Settings):
     model: DiTArchitecture = DiTArchitecture()
     train: TrainSettings
+    conditions: ConditionVocabulary
     time: TimeSettings = TimeSettings()
     dropout: ConditionDropout = ConditionDropout()
     never_dropped: tuple[str, ...] = ("disease", "horizon")
     cohorts: tuple[str, ...] = ("ADNI",)
     bridge_sigma: float = Field(0.5, ge=0)
+    bridge_target: Literal["difference", "exact"] = "difference"
+    """Velocity that is learned: follow-up - baseline (paper), or the bridge's own time derivative."""
     sampler: SamplerSettings = SamplerSettings(steps=100, guidance=1.0)
     forecast_baselines: int = Field(64, ge=1)
     horizons_years: tuple[float, ...] = (0.0, 1.0, 2.0, 5.0, 10.0)
+
+    @model_validator(mode="after")
+    def _never_dropped_exist(self):
+        check_never_dropped(self.never_dropped, self.conditions)
+        return self
 
 
 class ProbeSettings(Settings):
