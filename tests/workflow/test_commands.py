@@ -101,7 +101,7 @@ def test_wrong_setting_is_named_with_its_value(configfile):
     text = result.stdout + result.stderr
     assert result.returncode != 0
     assert "mae.model.mask_ratio" in text
-    assert "found 7" in text
+    assert "found '7'" in text
 
 
 def test_lint():
