@@ -47,3 +47,9 @@ def _rebuild(cls, problem, file, expected, found, remedy):
 
 class ExcludeVolume(Exception):  # noqa: N818 - a decision about one volume, not an error of the program
     """Raised by a preprocessing step to leave one volume out, with the reason that the ledger records."""
+
+
+class ResumeLater(Exception):  # noqa: N818 - work was saved in time, nothing went wrong
+    """Raised when a training leaves before its end with a checkpoint; the same command, run again, continues it."""
+
+    EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: schedulers see a failure, and a retry resumes

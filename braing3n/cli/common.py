@@ -14,7 +14,7 @@ import typer
 import yaml
 
 from braing3n.config import Settings, merge, read_yaml, validate_settings
-from braing3n.errors import BrainG3NError
+from braing3n.errors import BrainG3NError, ResumeLater
 
 T = TypeVar("T", bound=Settings)
 
@@ -43,7 +43,10 @@ def parse_settings(model: type[T], text: str) -> T:
 
 
 def command(function: Callable) -> Callable:
-    """Wrap a command so that a user's error ends as one line on stderr and exit status 1, without a traceback."""
+    """Wrap a command so that a user's error ends as one line on stderr and exit status 1, without a traceback.
+
+    A training that stopped early with a checkpoint ends with exit status 75.
+    """
 
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
@@ -53,6 +56,9 @@ def command(function: Callable) -> Callable:
         except BrainG3NError as error:
             typer.secho(f"error: {error}", fg="red", err=True)
             raise typer.Exit(1) from None
+        except ResumeLater as pause:
+            typer.secho(str(pause), fg="yellow", err=True)
+            raise typer.Exit(ResumeLater.EXIT_STATUS) from None
 
     return wrapped
 
