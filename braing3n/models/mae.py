@@ -52,8 +52,8 @@ def gather_tokens(x: Tensor, ids: Tensor) -> Tensor:
 class MaskedAutoencoder(nn.Module):
     """ViT encoder on the visible patches, ViT decoder on all, mean squared error on the masked ones.
 
-    Input volumes are z-scored, (B, 1, X, Y, Z). Patches are cut before they are embedded, so that masked ones cost nothing
-    in the encoder. `encode` is the frozen-feature path: all tokens, no masking, no decoder.
+    Input volumes are z-scored, (B, 1, X, Y, Z). Patches are cut before they are embedded, so that masked ones cost
+    nothing in the encoder. `encode` is the frozen-feature path: all tokens, no masking, no decoder.
 
     Args:
         arch: widths, depths, mask ratio.
@@ -107,9 +107,7 @@ class MaskedAutoencoder(nn.Module):
             loss (scalar, mean over masked patches), prediction (B, N, P), mask (B, N): 0 is keep, 1 is remove.
         """
         patches = self.patches(volumes)  # (B, N, P)
-        ids_keep, ids_restore, mask = random_masking(
-            len(patches), self.tokens, self.visible, generator, patches.device
-        )
+        ids_keep, ids_restore, mask = random_masking(len(patches), self.tokens, self.visible, generator, patches.device)
         latent = self.forward_encoder(patches, ids_keep)  # (B, V, D), or (B, 1 + V, D) with a cls token
         prediction = self.forward_decoder(latent, ids_restore)  # (B, N, P)
         return self.forward_loss(patches, prediction, mask), prediction, mask
