@@ -1,0 +1,111 @@
+"""Volumes to the device: 16-bit rows from memory-mapped stores, cast and z-scored where they are used.
+
+The z-score uses mean and standard deviation of the brain voxels (stored value > 0) and leaves the background at exactly
+0 (paper, Appendix B: "z-score per volume in the loader"; MONAI's `NormalizeIntensity(nonzero=True)` does the same).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from braing3n.errors import BrainG3NError
+from braing3n.files import read_parquet, short_hash
+from braing3n.geometry import PATCH_SIZE
+from braing3n.volumes.store import open_store
+
+COLUMNS = ("volume_id", "store_file", "store_row", "scale", "mean", "std")
+
+
+class VolumeFeed:
+    """Random access to the volumes of a table of metadata, by its row position.
+
+    Safe to call from several threads. Files are opened when first used and stay mapped.
+
+    Args:
+        metadata: rows of the metadata table (docs/data-contract.md).
+        results: folder that `store_file` is relative to.
+        device: where batches go unless a call says otherwise.
+    """
+
+    def __init__(self, metadata: pd.DataFrame, results: str | Path, device: torch.device | str = "cpu"):
+        missing = [column for column in COLUMNS if column not in metadata.columns]
+        if missing:
+            raise BrainG3NError(
+                "metadata lacks columns of the volume store",
+                found=f"no {', '.join(missing)}",
+                remedy="run: braing3n metadata build",
+            )
+        self.results, self.device = Path(results), torch.device(device)
+        self.files = metadata["store_file"].to_numpy()
+        self.rows = metadata["store_row"].to_numpy(dtype=np.int64)
+        std = metadata["std"].to_numpy(dtype=np.float64)
+        # z = (stored * scale - mean) / std = stored * gain - offset
+        self.gain = (metadata["scale"].to_numpy(dtype=np.float64) / std).astype(np.float32)
+        self.offset = (metadata["mean"].to_numpy(dtype=np.float64) / std).astype(np.float32)
+        self._stores: dict[str, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, indices: Sequence[int] | np.ndarray, device: torch.device | str | None = None) -> Tensor:
+        """Rows -> z-scored volumes (B, 1, X, Y, Z) float32 on the device; background 0."""
+        device = self.device if device is None else torch.device(device)
+        indices = np.asarray(indices)
+        stored = self.stored(indices, pinned=device.type == "cuda").to(device, non_blocking=True)  # (B, X, Y, Z) uint16
+        gain = torch.from_numpy(self.gain[indices]).to(device)[:, None, None, None]
+        offset = torch.from_numpy(self.offset[indices]).to(device)[:, None, None, None]
+        return z_score(stored, gain, offset)[:, None]
+
+    def stored(self, indices: np.ndarray, pinned: bool = False) -> Tensor:
+        """Stored values as they lie in the files: (B, X, Y, Z) uint16 on the CPU, page-locked if `pinned`."""
+        shape = self._store(self.files[indices[0]]).shape[1:]
+        # torch keeps page-locked blocks until their copy has ended, then hands them out again: no buffers of our own.
+        result = torch.empty((len(indices), *shape), dtype=torch.uint16, pin_memory=pinned)
+        view = result.numpy()
+        for k, index in enumerate(indices):
+            view[k] = self._store(self.files[index])[self.rows[index]]
+        return result
+
+    def _store(self, file: str) -> np.ndarray:
+        if file not in self._stores:
+            self._stores[file] = open_store(self.results / file)
+        return self._stores[file]
+
+
+def z_score(stored: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
+    """Stored values (B, X, Y, Z) -> float32 z-scores; where nothing is stored, 0."""
+    values = stored.to(torch.float32)
+    brain = values > 0
+    return values.mul_(gain).sub_(offset).mul_(brain)
+
+
+def brain_fraction(volumes: Tensor, patch: int = PATCH_SIZE) -> Tensor:
+    """Share of brain voxels in every token. z-scored (B, 1, X, Y, Z) -> (B, N) in [0, 1], tokens in C order.
+
+    A brain voxel whose z-score is exactly 0 counts as background; with 16-bit values that is rare.
+    """
+    return F.avg_pool3d((volumes != 0).float(), patch).flatten(1)
+
+
+def brain_tokens(volumes: Tensor, patch: int = PATCH_SIZE) -> Tensor:
+    """Which tokens hold any brain. z-scored (B, 1, X, Y, Z) -> (B, N) bool."""
+    return brain_fraction(volumes, patch) > 0
+
+
+def data_hash(metadata: pd.DataFrame, results: str | Path) -> str:
+    """Hash of the volumes of a table: which ones, in which split, and what their voxels are (sha256 of the store)."""
+    stores = [read_parquet(Path(results) / file).set_index("volume_id") for file in _tables(metadata)]
+    sha256 = pd.concat([store["sha256"] for store in stores]) if stores else pd.Series(dtype="string")
+    rows = metadata[["volume_id", "split"]].assign(sha256=metadata["volume_id"].map(sha256)).sort_values("volume_id")
+    return short_hash(*(" ".join(map(str, row)) for row in rows.itertuples(index=False)))
+
+
+def _tables(metadata: pd.DataFrame) -> list[Path]:
+    return [Path(file).with_suffix(".parquet") for file in sorted(metadata["store_file"].unique())]
