@@ -1,1 +1,1 @@
-"""Tables and figures -> one HTML file."""
+"""Tables and files of a results folder -> figures and one HTML page; the state of a run; its cost before it starts."""

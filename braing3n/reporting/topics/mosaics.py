@@ -1,0 +1,124 @@
+"""A look at the volumes of each cohort, as they enter the models: three planes, outlines."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from braing3n.errors import BrainG3NError
+from braing3n.geometry import center_crop_or_pad
+from braing3n.reporting.drawing import Drawing, Drawn
+from braing3n.reporting.page import fixed, plural
+from braing3n.reporting.planes import EDGES, PLANES, Box, box_of, filled, picture_sizes, plane, slice_indices, window
+from braing3n.reporting.run import Run, pick
+from braing3n.reporting.style import ORANGE, SKY, YELLOW, save_picture
+
+TITLE = "A look at every cohort"
+LEAD = (
+    "Volumes from the store, as the models see them: SRI24 space, 1 mm, radiological convention (the patient's right "
+    "is on the left-hand side), anterior up in axial, superior up in coronal and sagittal."
+)
+WORST_BY = "qc_atlas_correlation"
+PARTS = ()
+
+
+def drawings(run: Run) -> dict[str, Drawing]:
+    return {cohort: partial(_draw_cohort, run, cohort) for cohort in sorted(run.volumes["cohort"].unique())}
+
+
+def _draw_cohort(run: Run, cohort: str, stem: Path) -> Drawn:
+    import matplotlib.pyplot as plt
+
+    everything = run.volumes.query("cohort == @cohort")
+    chosen = pick(everything, run.settings.mosaic_columns, run.settings.seed, WORST_BY)
+    volumes = [read_volume(run, row) for _, row in chosen.iterrows()]
+    outline = atlas_mask(run)
+    frame = box_of([v > 0 for v in volumes] + ([outline] if outline is not None else []))
+    figure = plt.figure(figsize=mosaic_size(frame, len(volumes)), facecolor="black")
+    grid = figure.add_gridspec(3, len(volumes), height_ratios=[size[1] / size[0] for size in picture_sizes(frame)])
+    for column, (volume, (_, row)) in enumerate(zip(volumes, chosen.iterrows(), strict=True)):
+        axes = [figure.add_subplot(grid[i, column]) for i in range(3)]
+        draw_planes(axes, volume, volume > 0, outline, frame, mark_sides=column == 0)
+        marked = row["chosen"] == "worst" or bool(row.get("qc_flags"))
+        axes[0].set_title(volume_label(row), color=ORANGE if marked else "white", fontsize=8, loc="center")
+    return Drawn(
+        [p.name for p in save_picture(figure, stem)],
+        _caption(run, cohort, chosen, len(everything), outline is not None),
+        f"Axial, coronal and sagittal slices of {plural(len(chosen), 'volume')} of {cohort} with the brain's outline",
+        ["metadata/volumes.parquet", f"volumes/{cohort}/"],
+    )
+
+
+def _caption(run: Run, cohort: str, chosen: pd.DataFrame, n_all: int, with_atlas: bool) -> str:
+    lowest = int((chosen["chosen"] == "worst").sum())
+    how = f"{len(chosen) - lowest} of them drawn at random (seed {run.settings.seed})"
+    if lowest:
+        how += f", {lowest} with the lowest correlation with the atlas"
+    if len(chosen) == n_all:
+        how = "all there are"
+    lines = " Yellow: outline of the brain mask." + (" Blue: outline of the SRI24 brain." if with_atlas else "")
+    marked = " Orange names: lowest correlation, or flagged by QC." if lowest or chosen["qc_flags"].any() else ""
+    return f"{cohort}: {plural(len(chosen), 'volume')} of {n_all:,}, {how}.{lines}{marked}"
+
+
+def volume_label(row: pd.Series) -> str:
+    """Who, which modality, age and sex, in two short lines."""
+    who = str(row.get("bids_subject") or row["subject_id"]).removeprefix(str(row["cohort"]).replace("-", ""))
+    age = None if pd.isna(row["age_at_scan"]) else f"{fixed(row['age_at_scan'], 0)} y"
+    details = [row["modality"], age, None if pd.isna(row["sex"]) else row["sex"]]
+    return f"{who[-14:]}\n{', '.join(str(d) for d in details if d)}"
+
+
+def read_volume(run: Run, row: pd.Series) -> np.ndarray:
+    """Stored values (X, Y, Z) of one row of the metadata table, as float32 intensities."""
+    path = run.path(row["store_file"])
+    try:
+        stored = np.load(path, mmap_mode="r")[int(row["store_row"])]
+    except (OSError, ValueError, IndexError) as error:
+        raise BrainG3NError("volume store cannot be read", file=row["store_file"], found=str(error)) from error
+    return stored.astype(np.float32) * np.float32(row["scale"])
+
+
+def atlas_mask(run: Run) -> np.ndarray | None:
+    """The SRI24 brain mask on the volumes' grid, if the atlas was given."""
+    if run.atlas is None:
+        return None
+    from braing3n.preprocess.atlas import Atlas
+
+    return center_crop_or_pad(Atlas(run.atlas).mask)
+
+
+def draw_planes(
+    axes: list,
+    volume: np.ndarray,
+    mask: np.ndarray,
+    outline: np.ndarray | None,
+    frame: Box,
+    mark_sides: bool = True,
+) -> None:
+    """Fill three axes with axial, coronal and sagittal slices, the mask's outline and the letters of the sides."""
+    indices = slice_indices(mask)
+    low, high = window(volume, mask)
+    for axis, name in zip(axes, PLANES, strict=True):
+        picture = plane(volume, name, indices[name], frame)
+        axis.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
+        if outline is not None and outline.shape == volume.shape:
+            _contour(axis, plane(outline, name, indices[name], frame), SKY)
+        _contour(axis, plane(mask, name, indices[name], frame), YELLOW)
+        axis.set_axis_off()
+        if mark_sides:
+            for letter, x in zip(EDGES[name], (0.01, 0.92), strict=True):
+                axis.text(x, 0.02, letter, transform=axis.transAxes, color="white", fontsize=9, weight="bold")
+
+
+def mosaic_size(frame: Box, columns: int, width: float = 1.6) -> tuple[float, float]:
+    """Inches of a figure whose pictures are `width` wide."""
+    return width * columns, width * sum(size[1] / size[0] for size in picture_sizes(frame)) + 0.45
+
+
+def _contour(axis, mask_picture: np.ndarray, colour: str) -> None:
+    if mask_picture.any():
+        axis.contour(filled(mask_picture), levels=[0.5], colors=[colour], linewidths=0.7)
