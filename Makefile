@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 BIN    := $(VENV)/bin
-.PHONY: help demo test lint format
+.PHONY: help demo test test-slurm lint format
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   install, run phantom cohorts through the whole workflow, print where the report is"
 	@echo "make test   install, run the tests"
+	@echo "make test-slurm   the SLURM profile on a real one-node SLURM (root, apt)"
 	@echo "make lint   ruff, snakefmt --check, snakemake --lint"
 
 # torch goes first and pinned: resolved together with the rest, pip may pick a CUDA build.
@@ -27,7 +28,11 @@ demo: $(VENV)/.installed
 	@echo "The report is at $(CURDIR)/demo/results/report/report.html"
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not slurm'
+
+# Installs Debian's SLURM where it is missing (root), starts a one-node cluster with fake H100s, and stops it again.
+test-slurm: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
