@@ -121,9 +121,15 @@ class Cluster:
             key.touch(mode=0o600)
             key.write_bytes(secrets.token_bytes(1024))
         subprocess.run(
-            ["munged", "--force", f"--key-file={key}", f"--socket={folder}/munge.sock"]
-            + [f"--pid-file={folder}/munged.pid", f"--seed-file={folder}/munged.seed"]
-            + [f"--log-file={self.folder}/log/munged.log"],
+            [
+                "munged",
+                "--force",
+                f"--key-file={key}",
+                f"--socket={folder}/munge.sock",
+                f"--pid-file={folder}/munged.pid",
+                f"--seed-file={folder}/munged.seed",
+                f"--log-file={self.folder}/log/munged.log",
+            ],
             check=True,
             stderr=subprocess.DEVNULL,
         )

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(available() is not None, reason=str(available()))]
 
 REPOSITORY = Path(__file__).parents[2]
-TINY = Path(__file__).with_name("tiny.yaml")
+TINY = REPOSITORY / "tests" / "tiny.yaml"
 ENVIRONMENT = {
     **os.environ,
     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
