@@ -152,7 +152,9 @@ def fit(
                     close_epoch(run, epoch, log)
                 if stopping and not run.progress.finished:
                     save(run)
-                    raise ResumeLater(f"{name}: stopped after step {run.progress.step} of {run.total_steps}; run again")
+                    reason = stop.reason or "asked for by another process"
+                    done = f"stopped after step {run.progress.step} of {run.total_steps} ({reason})"
+                    raise ResumeLater(f"{name}: {done}; run again to continue")
         return finish(run, out, name, data_hash, architecture)
 
 

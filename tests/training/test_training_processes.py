@@ -1,0 +1,43 @@
+"""Tests of braing3n.training.loop across processes: killed, and run as two."""
+
+import signal
+import time
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+
+
+def read(out) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
+    return pd.read_parquet(out / "history.parquet"), load_file(out / "model.safetensors")
+
+
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(toy, start_toy, tmp_path):
+    process = start_toy(tmp_path / "killed", pause=0.03)
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "killed" / "checkpoints").glob("step-*.pt"))) < 2:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline, "no checkpoint was written"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "card.json").exists()
+    _, task = toy.train(tmp_path / "killed")
+    assert 0 < len(task.seen) <= 24  # two of six epochs were kept
+    toy.train(tmp_path / "whole")
+    (killed, killed_weights), (whole, whole_weights) = read(tmp_path / "killed"), read(tmp_path / "whole")
+    pd.testing.assert_frame_equal(killed, whole, check_exact=True)
+    assert all(torch.equal(killed_weights[key], whole_weights[key]) for key in whole_weights)
+
+
+def test_two_processes_equal_one_with_the_same_global_batch(toy, start_toy, tmp_path):
+    process = start_toy(tmp_path / "two", processes=2)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    toy.train(tmp_path / "one", settings={"micro_batch_size": 3})
+    (two, two_weights), (one, one_weights) = read(tmp_path / "two"), read(tmp_path / "one")
+    assert two["metric"].tolist() == one["metric"].tolist()
+    np.testing.assert_allclose(two["value"], one["value"], rtol=1e-4)
+    for key in one_weights:
+        torch.testing.assert_close(two_weights[key], one_weights[key], rtol=1e-4, atol=1e-5)
