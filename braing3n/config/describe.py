@@ -73,4 +73,6 @@ def _lookup(content: Any, path: tuple[str, ...]) -> Any:
 def _plain(value: Any) -> str:
     if isinstance(value, tuple | list):
         return "[" + ", ".join(_plain(item) for item in value) + "]"
+    if isinstance(value, dict) and value:
+        return ", ".join(value)  # the content stands in the file itself
     return str(value).replace("|", "\\|")

@@ -11,16 +11,27 @@ class MAEArchitecture(Settings):
     """3D masked autoencoder on 16^3 patches of 160x192x160 volumes."""
 
     hidden: int = Field(1152, gt=0, multiple_of=6)
+    """Encoder width."""
     depth: int = Field(12, ge=1)
+    """Encoder blocks."""
     heads: int = Field(16, ge=1)
+    """Encoder attention heads."""
     mlp: int = Field(4608, ge=1)
+    """Encoder MLP width."""
     decoder_hidden: int = Field(1152, gt=0, multiple_of=6)
+    """Decoder width."""
     decoder_depth: int = Field(8, ge=1)
+    """Decoder blocks."""
     decoder_heads: int = Field(16, ge=1)
+    """Decoder attention heads."""
     decoder_mlp: int = Field(4608, ge=1)
+    """Decoder MLP width."""
     mask_ratio: float = Field(0.70, gt=0, lt=1)
+    """Part of the 1200 tokens that is hidden."""
     cls_token: bool = False
+    """A class token before the patches, as MONAI's class has."""
     qkv_bias: bool = False
+    """Biases of the query, key and value projections."""
 
     @model_validator(mode="after")
     def _heads_divide(self):
@@ -33,12 +44,15 @@ class TokenizerArchitecture(Settings):
     """Linear projection of frozen tokens and a 3D CNN decoder; these widths give the paper's 43.7 M parameters."""
 
     latent: int = Field(32, ge=1)
+    """Channels of a latent token, d' of the paper."""
     widths: tuple[int, int, int, int, int] = (512, 256, 128, 64, 32)
     """Channels at 10x12x10 and after each of the four doublings."""
     blocks_per_level: int = Field(2, ge=1)
+    """Residual blocks at each resolution."""
     attention_levels: tuple[int, ...] = (1,)
     """Levels with an attention block: 0 is 10x12x10, 1 is 20x24x20."""
     attention_heads: int = Field(4, ge=1)
+    """Heads of the attention blocks."""
     groups: int = Field(32, ge=1)
     """Groups of every GroupNorm; lowered to the channel count where that is smaller."""
 
@@ -47,10 +61,15 @@ class DiTArchitecture(Settings):
     """Diffusion transformer on 1200x32 token latents, adaLN-Zero."""
 
     hidden: int = Field(1152, gt=0, multiple_of=6)
+    """Width."""
     depth: int = Field(12, ge=1)
+    """Blocks."""
     heads: int = Field(18, ge=1)
+    """Attention heads."""
     mlp_ratio: float = Field(4.0, gt=0)
+    """MLP width over width."""
     latent: int = Field(32, ge=1)
+    """Channels of a latent token; that of the tokenizer."""
 
     @model_validator(mode="after")
     def _heads_divide(self):
@@ -76,7 +95,9 @@ class ConditionVocabulary(Settings):
     """What a DiT is conditioned on, by name."""
 
     categorical: dict[str, CategoricalCondition]
+    """Name -> the metadata column and its classes, each with an embedding."""
     continuous: dict[str, ContinuousCondition]
+    """Name -> the metadata column and its scale, embedded by sinusoids and an MLP."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -31,14 +31,19 @@ class Pathvars(Settings):
     """Folders of Snakemake's `<results>`, `<resources>`, `<logs>` and `<benchmarks>`."""
 
     results: Path = Path("results")
+    """Tables, volumes, models, figures and the report."""
     resources: Path = Path("resources")
+    """The fetched atlas."""
     logs: Path = Path("logs")
+    """One log a job."""
     benchmarks: Path = Path("results/benchmarks")
+    """Seconds and peak memory of every job, as Snakemake measures them."""
 
 
 class Config(Settings):
     pathvars: Pathvars = Pathvars()
     cohorts: dict[str, CohortSource] = Field(default_factory=dict)
+    """Name of a definition in config/cohorts/ -> where that cohort lies on this machine."""
     only_cohorts: tuple[str, ...] = ()
     """Restricts a run to these cohorts; empty means all of the index."""
     atlas: AtlasSettings = AtlasSettings()

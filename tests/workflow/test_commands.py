@@ -1,4 +1,4 @@
-"""The commands of the README, planned against a small frozen index: what Snakemake would run, and with what resources."""
+"""The README's commands planned against a small frozen index: what Snakemake would run, with what resources."""
 
 import json
 import os
