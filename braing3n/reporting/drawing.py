@@ -26,6 +26,7 @@ TOPICS = (
     "mosaics",
     "quality",
     "training",
+    "probes",
     "others",
     "cost",
 )
@@ -40,6 +41,8 @@ class Drawn:
     caption: str
     alt: str
     sources: list[str]
+    half: bool = False
+    """Narrow enough to stand beside another."""
 
 
 Drawing = Callable[[Path], Drawn]

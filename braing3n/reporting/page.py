@@ -33,11 +33,11 @@ class Notice:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells, already written out; `numeric` columns are aligned to the right."""
+    """Rows of cells, already written out; a pair is a value with small print. `numeric` columns align to the right."""
 
     caption: str
     columns: list[str]
-    rows: list[list[str]]
+    rows: list[list[str | tuple[str, str]]]
     source: str
     numeric: frozenset[int] = frozenset()
     kind: Literal["table"] = "table"
@@ -50,6 +50,8 @@ class Picture:
     body: str
     caption: str
     source: str
+    half: bool = False
+    """Two such pictures share a row where there is room."""
     kind: Literal["picture"] = "picture"
 
 
@@ -167,7 +169,7 @@ def _default_format(column: pd.Series) -> Callable[[Any], str]:
     return number if numeric else plain
 
 
-def picture(folder: Path, files: list[str], caption: str, alt: str, sources: list[str]) -> Picture:
+def picture(folder: Path, files: list[str], caption: str, alt: str, sources: list[str], half: bool = False) -> Picture:
     """A drawn figure as a block that carries its image: the SVG where there is one, else the PNG."""
     svg = next((f for f in files if f.endswith(".svg")), None)
     if svg:
@@ -178,7 +180,7 @@ def picture(folder: Path, files: list[str], caption: str, alt: str, sources: lis
         width = int.from_bytes(content[16:20], "big") * 100 // 160  # PNG header; drawn at 160 dots, shown at 100
         data = base64.b64encode(content).decode()
         body = f'<img width="{width}" alt="{_attribute(alt)}" src="data:image/png;base64,{data}">'
-    return Picture(body, caption, ", ".join(sources))
+    return Picture(body, caption, ", ".join(sources), half)
 
 
 def _attribute(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import braing3n
 from braing3n.reporting.page import Block, Checks, Notice, count, duration, number, plural
 from braing3n.reporting.run import AbsentError, Run, one_line
-from braing3n.reporting.topics import cost, training
+from braing3n.reporting.topics import cost, probes, training
 
 Mark = tuple[str, str]
 
@@ -143,4 +143,9 @@ def training_statements(run: Run) -> list[Mark]:
     return marks
 
 
-STATEMENTS = (intake_statement, quality_statement, training_statements)
+def probe_statement(run: Run) -> list[Mark]:
+    """Probes"""
+    return probes.statement(run)
+
+
+STATEMENTS = (intake_statement, quality_statement, training_statements, probe_statement)

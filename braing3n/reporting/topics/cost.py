@@ -83,13 +83,7 @@ def by_rule(benchmarks: pd.DataFrame) -> pd.DataFrame:
 
 def gpu_hours(cards: dict[str, dict[str, Any]]) -> float:
     """GPU-hours of the trainings, from their cards; 0 when all ran on CPU."""
-    return sum(_gpus(card) * float(card.get("seconds") or 0) / 3600 for card in cards.values())
-
-
-def _gpus(card: dict[str, Any]) -> int:
-    if "cuda" not in str(card.get("device", "")).lower():
-        return 0
-    return int(card.get("processes", 1))
+    return sum(float(card.get("gpu_hours") or 0) for card in cards.values())
 
 
 def drawings(run: Run) -> dict[str, Drawing]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
 from braing3n.reporting.drawing import Drawing, Drawn
-from braing3n.reporting.page import Block, Checks, Text, count, duration, number, plain, table
+from braing3n.reporting.page import Block, Checks, Table, count, duration, number, plain, plural
 from braing3n.reporting.run import MODELS, AbsentError, Run
 from braing3n.reporting.style import BLUE, GRID, MUTED, ORANGE, save_chart
 
@@ -20,6 +20,7 @@ NAMES = {
     "dit": "Conditional DiT",
     "longitudinal": "Longitudinal DiT",
 }
+BASELINE = re.compile(r".*\b(?:below|under|than)(?: that of)?(?: the)? ")
 SPLITS = {"train": ("training", BLUE), "val": ("validation", ORANGE)}
 
 
@@ -35,35 +36,38 @@ def _draw(run: Run, name: str, stem: Path) -> Drawn:
     loss = history[history["metric"] == "loss"]
     if loss.empty:
         raise AbsentError("records no loss", file=source)
-    figure, axis = plt.subplots(figsize=(7.2, 2.9))
+    figure, axis = plt.subplots(figsize=(5, 3.1))
     for split, (label, colour) in SPLITS.items():
         curve = loss[loss["split"] == split].sort_values("step")
         if len(curve):
             style = "-" if split == "train" else "o-"
             axis.plot(curve["step"], curve["value"], style, color=colour, label=label, markersize=3)
-    for label, value in _baselines(run, name).items():
-        axis.axhline(value, color=MUTED, linestyle="--", linewidth=1)
-        axis.annotate(label, (0.995, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8.5)
+    for (label, value), style in zip(baselines(run, name, loss["value"].max()), ("--", ":", "-.") * 2, strict=False):
+        axis.axhline(value, color=MUTED, linestyle=style, linewidth=1.1, label=label)
     axis.set_xlabel("optimizer step")
     axis.set_ylabel("loss")
     axis.grid(True, axis="y", color=GRID)
     axis.set_title(NAMES[name])
-    axis.legend(loc="upper right", bbox_to_anchor=(1, 1.16), ncols=2)
+    figure.legend(loc="outside lower left", ncols=2)
     last = loss.sort_values("step").groupby("split")["value"].last()
     ends = ", ".join(f"{SPLITS[s][0]} {number(last[s])}" for s in SPLITS if s in last)
     return Drawn(
         [p.name for p in save_chart(figure, stem)],
-        f"{NAMES[name]}: loss over {count(loss['step'].max())} optimizer steps. Last values: {ends}.",
+        f"{NAMES[name]}: loss over {plural(int(loss['step'].max()), 'optimizer step')}. Last values: {ends}.",
         f"Loss curves of the {NAMES[name]}",
         [source, f"models/{name}/card.json"],
+        half=True,
     )
 
 
-def _baselines(run: Run, name: str) -> dict[str, float]:
-    """Baseline values of the card's checks on a loss, to be drawn beside the curve."""
-    card = run.cards.get(name, {})
-    checks = [c for c in card.get("checks", []) if "loss" in c["name"] and c.get("baseline") is not None]
-    return {c["name"].replace("_", " ") + ": baseline": float(c["baseline"]) for c in checks}
+def baselines(run: Run, name: str, highest: float) -> list[tuple[str, float]]:
+    """What the card's checks on a loss or an error compare with; those far above the curve would flatten it."""
+    found = []
+    for check in run.cards.get(name, {}).get("checks", []):
+        value = check.get("baseline")
+        if value is not None and any(word in check["name"] for word in ("loss", "error")) and value < 3 * highest:
+            found.append((BASELINE.sub("", check["name"]), float(value)))
+    return found
 
 
 def checks_list(run: Run) -> list[Block]:
@@ -84,23 +88,39 @@ def check_sentence(check: dict) -> str:
 
 
 def models_table(run: Run) -> list[Block]:
-    rows = []
-    for name, card in run.cards.items():
-        metrics = {k: v for k, v in card.get("metrics", {}).items() if isinstance(v, int | float)}
-        rows.append(
-            {
-                "model": NAMES[name],
-                "metrics": ", ".join(f"{k} {number(v)}" for k, v in metrics.items()),
-                "device": str(card.get("device", "")),
-                "time": card.get("seconds"),
-                "data hash": card.get("data_hash"),
-                "made": card.get("created"),
-            }
-        )
-    if not rows:
-        return [Text("No model has been trained yet.")]
-    formats = {"time": duration, "data hash": plain, "made": plain}
-    return [table(pd.DataFrame(rows), "Trained models", "models/<name>/card.json", None, formats)]
+    """A column a model."""
+    if not run.cards:
+        raise AbsentError("no model has been trained yet", file="models/")
+    rows = [[label, *(write(card) for card in run.cards.values())] for label, write in FACTS.items()]
+    columns = ["", *(NAMES[name] for name in run.cards)]
+    return [Table("Trained models", columns, rows, "models/<name>/card.json", frozenset(range(1, len(columns))))]
 
 
-PARTS = (checks_list, models_table)
+def _gib(size: float | None) -> str:
+    return plain(None) if size is None else f"{size / 2**30:.1f} GiB"
+
+
+FACTS: dict[str, Callable[[dict], str]] = {
+    "parameters": lambda card: count(card.get("parameters")),
+    "training samples": lambda card: count(card.get("training_samples")),
+    "epochs": lambda card: count(card.get("epochs")) + (" (stopped early)" if card.get("stopped_early") else ""),
+    "training loss": lambda card: number(card.get("metrics", {}).get("train_loss")),
+    "validation loss": lambda card: number(card.get("metrics", {}).get("val_loss")),
+    "time": lambda card: duration(card.get("seconds")),
+    "volumes/s": lambda card: number(card.get("volumes_per_second")),
+    "peak memory": lambda card: _gib(card.get("peak_memory_bytes")),
+    "GPU-hours": lambda card: number(card.get("gpu_hours")),
+    "processes": lambda card: count(card.get("processes")),
+    "data hash": lambda card: plain(card.get("data_hash"))[:16],
+}
+
+
+def weights_list(run: Run) -> list[Block]:
+    lines = [
+        f"{NAMES[name]}: weights of {card.get('weights_from')}; {card.get('device')}; {card.get('created')}."
+        for name, card in run.cards.items()
+    ]
+    return [Checks([("none", line) for line in lines], "models/<name>/card.json")] if lines else []
+
+
+PARTS = (checks_list, models_table, weights_list)

@@ -1,0 +1,174 @@
+"""Linear probes of frozen features: what each encoder lets be read from a scan."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from braing3n.reporting.drawing import Drawing, Drawn
+from braing3n.reporting.page import DASH, Block, Fold, Table, Text, count, fixed, number, plural
+from braing3n.reporting.results import interval
+from braing3n.reporting.run import AbsentError, Run
+from braing3n.reporting.style import GRID, INK, MUTED, PALETTE, save_chart
+
+TITLE = "Linear probes"
+LEAD = (
+    "Out-of-fold predictions from frozen features; no person is in two folds. Below each score: its 95 % interval from "
+    "a bootstrap over persons. A dash is a cell with too few persons."
+)
+SOURCE = "tables/probes.parquet"
+POOLED = "pooled"
+METRICS = {  # metric: label, value without information (None: none drawn), shown in the tables
+    "auc": ("AUC", 0.5),
+    "r2": ("R²", 0.0),
+    "mae": ("mean absolute error", None),
+}
+MARKERS = "osD^vPX*"
+
+
+def protocols(rows: pd.DataFrame) -> list[str]:
+    """Names in the column `table`, the recommended protocol first."""
+    return sorted(rows["table"].unique(), key=lambda name: ("recommended" not in name, name))
+
+
+def encoders(rows: pd.DataFrame) -> list[str]:
+    """In the order of the table, which is that of the configuration."""
+    return list(dict.fromkeys(rows["encoder"]))
+
+
+def drawings(run: Run) -> dict[str, Drawing]:
+    return {f"forest-{name}": partial(_draw_forest, run, name) for name in protocols(run.rows(SOURCE))}
+
+
+def _draw_forest(run: Run, protocol: str, stem: Path) -> Drawn:
+    """Points with intervals, a row a task, AUC on the left and R² on the right."""
+    import matplotlib.pyplot as plt
+
+    rows = run.rows(SOURCE)
+    names = encoders(rows)
+    shown = rows[(rows["table"] == protocol) & rows["value"].notna() & (rows["slice"] == POOLED)]
+    panels = [(metric, shown[shown["metric"] == metric]) for metric in ("auc", "r2")]
+    panels = [(metric, part) for metric, part in panels if len(part)]
+    if not panels:
+        raise AbsentError(f"no task of '{protocol}' had enough persons", file=SOURCE)
+    tallest = max(part["task"].nunique() for _, part in panels)
+    height = 1.1 + tallest * (0.16 + 0.085 * len(names))
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.7 * len(panels), height), squeeze=False)
+    for axis, (metric, part) in zip(axes.flat, panels, strict=True):
+        _forest_panel(axis, part, metric, names)
+    handles = [_marker(plt, i, name) for i, name in enumerate(names)]
+    figure.legend(handles=handles, loc="outside upper left", ncols=min(6, len(names)))
+    persons = shown["n_subjects"].dropna()
+    tasks = plural(shown["task"].nunique(), "task")
+    return Drawn(
+        [p.name for p in save_chart(figure, stem)],
+        f"Protocol '{protocol}', all modalities pooled. Points with 95 % intervals over persons; dashed: no "
+        f"information. {tasks}, n = {count(persons.min())} to {count(persons.max())} persons a task.",
+        "Forest plot: scores of each task and encoder with intervals",
+        [SOURCE],
+    )
+
+
+def _marker(plt, position: int, name: str):
+    colour, marker = PALETTE[position % len(PALETTE)], MARKERS[position % len(MARKERS)]
+    return plt.Line2D([], [], color=colour, marker=marker, linestyle="", label=name, markersize=5)
+
+
+def _forest_panel(axis, part: pd.DataFrame, metric: str, names: list[str]) -> None:
+    tasks = list(dict.fromkeys(part["task"]))[::-1]
+    label, nothing = METRICS[metric]
+    offsets = np.linspace(0.32, -0.32, len(names)) if len(names) > 1 else [0.0]
+    for position, (name, offset) in enumerate(zip(names, offsets, strict=True)):
+        own = part[part["encoder"] == name].drop_duplicates("task").set_index("task").reindex(tasks)
+        colour, marker = PALETTE[position % len(PALETTE)], MARKERS[position % len(MARKERS)]
+        y = np.arange(len(tasks)) + offset
+        axis.hlines(y, own["ci_low"], own["ci_high"], color=colour, linewidth=1.3, alpha=0.75)
+        axis.scatter(own["value"], y, color=colour, marker=marker, s=20, linewidths=0, zorder=3)
+    for boundary in np.arange(len(tasks) - 1) + 0.5:
+        axis.axhline(boundary, color=GRID, linewidth=0.6)
+    axis.axvline(nothing, color=MUTED, linestyle="--", linewidth=1)
+    low = float(np.nanmin([part["ci_low"].min(), part["value"].min()]))
+    axis.set_xlim(max(low, -1.0) - 0.03 if metric == "r2" else min(max(low - 0.03, 0), 0.45), 1.02)
+    axis.set_yticks(range(len(tasks)), tasks, color=INK)
+    axis.set_ylim(-0.6, len(tasks) - 0.4)
+    axis.set_xlabel(label)
+    axis.grid(True, axis="x", color=GRID)
+    axis.tick_params(axis="y", length=0)
+
+
+def score_tables(run: Run) -> list[Block]:
+    """A table a protocol and metric: tasks by encoders, pooled in sight, single modalities behind a fold."""
+    rows = run.rows(SOURCE)
+    blocks: list[Block] = []
+    for protocol in protocols(rows):
+        own = rows[rows["table"] == protocol]
+        if not own["metric"].isin(METRICS).any():
+            continue
+        tables: list[Block] = [
+            _scores(own[own["metric"] == metric], f"{protocol}: {label}, all modalities pooled", pooled=True)
+            for metric, (label, _) in METRICS.items()
+            if (own["metric"] == metric).any()
+        ]
+        single: list[Block] = [
+            _scores(own[own["metric"] == metric], f"{protocol}: {label}, by modality", pooled=False)
+            for metric, (label, _) in METRICS.items()
+            if ((own["metric"] == metric) & (own["slice"] != POOLED)).any()
+        ]
+        blocks += tables
+        if single:
+            blocks.append(Fold(f"{protocol}, by modality", single))
+    return blocks
+
+
+def _scores(rows: pd.DataFrame, caption: str, pooled: bool) -> Table:
+    """Tasks (and slices) by encoders, each cell a score with its interval below."""
+    names = encoders(rows)
+    rows = rows[(rows["slice"] == POOLED) == pooled]
+    lookup = {(r.task, r.slice, r.encoder): _cell(r) for r in rows.itertuples()}
+    body = []
+    for (task, part), own in rows.groupby(["task", "slice"], sort=False):
+        cells = [lookup.get((task, part, name), DASH) for name in names]
+        sizes = [count(own["n_subjects"].max()), count(own["n_scans"].max())]
+        body.append([task, *([] if pooled else [part]), *cells, *sizes])
+    columns = ["task", *([] if pooled else ["slice"]), *names, "persons", "scans"]
+    return Table(caption, columns, body, SOURCE, frozenset(range(1 if pooled else 2, len(columns))))
+
+
+def _cell(row) -> str | tuple[str, str]:
+    if pd.isna(row.value):
+        return DASH
+    if pd.isna(row.ci_low) or pd.isna(row.ci_high):
+        return fixed(row.value, 3)
+    return fixed(row.value, 3), f"{fixed(row.ci_low, 2)} to {fixed(row.ci_high, 2)}"
+
+
+def other_metrics(run: Run) -> list[Block]:
+    """All metrics that the tables above leave out stay in the file; say which."""
+    rows = run.rows(SOURCE)
+    left = sorted(set(rows["metric"].dropna()) - set(METRICS))
+    return [Text(f"Also in {SOURCE}: {', '.join(left)}.")] if left else []
+
+
+def statement(run: Run) -> list[tuple[str, str]]:
+    """Of the classifications with the trained encoder, how many are told apart from chance."""
+    rows = run.rows(SOURCE)
+    protocol = protocols(rows)[0]
+    own = rows[(rows["table"] == protocol) & (rows["slice"] == POOLED) & (rows["encoder"] == "mae")]
+    auc = own[(own["metric"] == "auc")]
+    known = auc[auc["ci_low"].notna()]
+    if known.empty:
+        return [("none", f"Probes: no classification had enough persons ({protocol}).")]
+    above = known[known["ci_low"] > METRICS["auc"][1]]
+    best = known.loc[known["value"].idxmax()]
+    text = (
+        f"Probes of the MAE's features ({protocol}): in {len(above)} of {plural(len(known), 'classification')} the "
+        f"interval of the AUC lies above {number(METRICS['auc'][1])}; highest {best['task']}, {interval(best)}."
+    )
+    dashes = len(auc) - len(known)
+    return [("none", text + (f" {dashes} had too few persons." if dashes else ""))]
+
+
+PARTS = (score_tables, other_metrics)
