@@ -1,13 +1,15 @@
 """What the simulator knows about the head, derived once from the SRI24 whole-head and brain-only T1.
 
-Everything lies on the atlas's voxel axes (LPS, 1 mm). Below the atlas's lowest slice PAD more are added, so that a field of
-view that reaches under the skull base fades out instead of ending in a cut.
+Everything lies on the atlas's voxel axes (LPS, 1 mm). Below the atlas's lowest slice PAD more are added, so that a field
+of view that reaches under the skull base fades out instead of ending in a cut.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -23,7 +25,6 @@ SHAPE = (SRI24_SHAPE[0], SRI24_SHAPE[1], SRI24_SHAPE[2] + PAD)
 FIELD_MM = 4  # spacing of displacement fields
 FIELD_SHAPE = tuple(-(-(n - 1) // FIELD_MM) + 1 for n in SHAPE)
 PADDED_AFFINE = SRI24_AFFINE @ nib.affines.from_matvec(np.eye(3), [0, 0, -PAD])  # padded voxel -> SRI24 RAS+ mm
-CENTRE = np.array([119.5, 129.0, 72.0 + PAD])  # middle of the brain, padded voxel
 MIDLINE = 119.5
 AIR = 150.0  # T1 of the brain-only atlas's scale below which a smooth stretch is air; white matter is at about 720
 
@@ -119,6 +120,11 @@ def derive_anatomy(head: np.ndarray, brain: np.ndarray, mask: np.ndarray) -> Ana
     )
 
 
+def to_padded(voxels: Any) -> np.ndarray:
+    """SRI24 voxel coordinates (..., 3) -> padded ones."""
+    return np.asarray(voxels, float) + np.array([0, 0, PAD])
+
+
 def smooth_noise(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> np.ndarray:
     """Gaussian noise smoothed over `sigma` voxels, mean 0 and standard deviation 1, float32."""
     noise = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma, mode="wrap")
@@ -127,7 +133,7 @@ def smooth_noise(shape: tuple[int, ...], sigma: float, rng: np.random.Generator)
 
 
 def _tissue_means(values: np.ndarray) -> np.ndarray:
-    """Means of an intensity mixture: cerebrospinal fluid, (a class of mixed voxels, left out,) grey and white matter."""
+    """Means of cerebrospinal fluid, grey and white matter in a mixture of four classes; one is of mixed voxels."""
     start = np.quantile(values, [0.02, 0.12, 0.45, 0.9])[:, None]
     mixture = GaussianMixture(4, means_init=start, random_state=0).fit(values[::20, None].astype(np.float64))
     return np.sort(mixture.means_.ravel())[[0, 2, 3]]
@@ -194,8 +200,8 @@ def field_points() -> np.ndarray:
 
 def _hippocampi() -> tuple[np.ndarray, np.ndarray]:
     """Closeness (1 on the axis) on SHAPE, and the unit-bounded field away from both axes on FIELD_SHAPE."""
-    left = HIPPOCAMPUS + [0, 0, PAD]
-    right = left * [-1, 1, 1] + [2 * MIDLINE, 0, 0]
+    left = to_padded(HIPPOCAMPUS)
+    right = np.column_stack([2 * MIDLINE - left[:, 0], left[:, 1:]])
     nodes = field_points()
     tube, field = np.zeros(SHAPE, np.float32), np.zeros(nodes.shape, np.float32)
     for axis in (left, right):
@@ -213,7 +219,7 @@ def _hippocampi() -> tuple[np.ndarray, np.ndarray]:
 def _from_polyline(points: np.ndarray, line: np.ndarray) -> np.ndarray:
     """Vector from the nearest point of a polyline to each point, (3, ...)."""
     best, best_length = np.zeros(points.shape), np.full(points.shape[1:], np.inf)
-    for start, end in zip(line[:-1], line[1:], strict=True):
+    for start, end in itertools.pairwise(line):
         along = end - start
         relative = points - start.reshape(3, 1, 1, 1)
         t = np.clip(np.tensordot(along, relative, 1) / (along @ along), 0, 1)

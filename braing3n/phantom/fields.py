@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from braing3n.phantom.anatomy import CENTRE, FIELD_MM, FIELD_SHAPE, PAD, Anatomy, field_points
-from braing3n.phantom.truth import SubjectTruth, Tumour
+from braing3n.phantom.anatomy import FIELD_MM, FIELD_SHAPE, Anatomy, field_points, to_padded
+from braing3n.phantom.truth import BRAIN_CENTRE_VOXEL, SubjectTruth, Tumour
 
 DEFORMATION_LENGTH_MM = 20.0
 HIPPOCAMPAL_MM = 2.0  # displacement at full hippocampal atrophy
@@ -33,7 +33,7 @@ def displacement(anatomy: Anatomy, subject: SubjectTruth) -> np.ndarray:
 
 def without_affine_part(field: np.ndarray, nodes: np.ndarray) -> np.ndarray:
     """Subtract the least-squares affine fit over the nodes (bool, FIELD_SHAPE) from a field (3, *FIELD_SHAPE)."""
-    points = field_points() - CENTRE.reshape(3, 1, 1, 1)
+    points = field_points() - to_padded(BRAIN_CENTRE_VOXEL).reshape(3, 1, 1, 1)
     design = np.vstack([points[:, nodes], np.ones((1, int(nodes.sum())))])  # (4, n)
     fit, *_ = np.linalg.lstsq(design.T, field[:, nodes].T, rcond=None)  # (4, 3)
     return field - np.tensordot(fit[:3].T, points, 1) - fit[3].reshape(3, 1, 1, 1)
@@ -55,7 +55,7 @@ def _random_field(seed: int, length_mm: float, nodes: np.ndarray) -> np.ndarray:
 
 def _mass_effect(tumour: Tumour) -> np.ndarray:
     """Tissue around the tumour is seen where it was pushed to: sample closer to the centre."""
-    offset = field_points() - (np.array(tumour.centre) + [0, 0, PAD]).reshape(3, 1, 1, 1)
+    offset = field_points() - to_padded(tumour.centre).reshape(3, 1, 1, 1)
     reach = tumour.radius_mm + 6
     radius = np.linalg.norm(offset, axis=0) / reach
     return -tumour.mass_effect_mm * offset / reach * np.exp(0.5 * (1 - radius**2))
@@ -80,7 +80,7 @@ def bias_field(shape: tuple[int, int, int], amount: float, seed: int, mask: np.n
 
 def tumour_parts(tumour: Tumour, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Fractions of necrosis, enhancing rim and the reach of oedema at padded voxels (3, ...), each 0 to 1."""
-    offset = points - (np.array(tumour.centre) + [0, 0, PAD]).reshape(3, *(1,) * (points.ndim - 1))
+    offset = points - to_padded(tumour.centre).reshape(3, *(1,) * (points.ndim - 1))
     rng = np.random.default_rng(tumour.seed)
     bumps = sum(
         np.sin(np.tensordot(rng.standard_normal(3) * 0.16, offset, 1) + rng.uniform(0, 2 * np.pi)) for _ in range(5)

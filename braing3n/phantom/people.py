@@ -1,4 +1,4 @@
-"""Persons with an age, a sex and a disease, and what these do to the head: the effects that later stages should find."""
+"""Persons with an age, a sex and a disease, and what these do to the head: the effects that later stages should see."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from braing3n.phantom.anatomy import FIELD_MM, PAD, PADDED_AFFINE, SHAPE, Anatomy
+from braing3n.phantom.anatomy import FIELD_MM, PAD, PADDED_AFFINE, SHAPE, Anatomy, to_padded
 from braing3n.phantom.fields import bias_field, displacement, tumour_parts
 from braing3n.phantom.truth import Grid, ScanTruth, SubjectTruth, Tumour
 
@@ -106,7 +106,7 @@ def _tone_curve(anatomy: Anatomy, modality: str, contrast_loss: float) -> np.nda
 def _add_tumour(image: np.ndarray, t1: np.ndarray, tumour: Tumour, modality: str, box: tuple[slice, ...]) -> None:
     """Blend the tumour into `image` in place; `t1` is zero outside the brain."""
     reach = tumour.radius_mm * 1.8 + tumour.oedema_mm * 1.6 + 6
-    centre = np.array(tumour.centre) + [0, 0, PAD] - [edge.start for edge in box]
+    centre = to_padded(tumour.centre) - np.array([edge.start for edge in box])
     low = np.clip((centre - reach).astype(int), 0, image.shape)
     high = np.clip((centre + reach).astype(int) + 1, 0, image.shape)
     local = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
@@ -144,7 +144,7 @@ def _resample(
     to_atlas: np.ndarray,
     grid: Grid,
 ) -> list[np.ndarray]:
-    """Linear interpolation of `images`, which cover `box` of the padded atlas, on the voxels of `grid` that lie in `near`.
+    """Linear interpolation of `images`, which cover `box` of the padded atlas, on the voxels of `grid` in `near`.
 
     `to_atlas` maps grid voxels to padded atlas voxels; the displacement comes on top. Thick voxels are averaged.
     """

@@ -1,4 +1,4 @@
-"""What is known about a simulated scan: the subject's anatomy, the acquisition, the voxel grid. Zero means no effect."""
+"""What is known about a simulated scan: the subject's anatomy, the acquisition, the voxels. Zero means no effect."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from braing3n.geometry import SRI24_AFFINE
 
-BRAIN_CENTRE = SRI24_AFFINE[:3, :3] @ [119.5, 129.0, 72.0] + SRI24_AFFINE[:3, 3]  # SRI24 RAS+ mm
+BRAIN_CENTRE_VOXEL = (119.5, 129.0, 72.0)  # SRI24 voxel
+BRAIN_CENTRE = nib.affines.apply_affine(SRI24_AFFINE, BRAIN_CENTRE_VOXEL)  # SRI24 RAS+ mm
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class ScanTruth:
     modality: str = "T1"
     seed: int = 0
     noise: float = 0.0
-    """Standard deviation of the Rician noise's channels, as a fraction of the brightest tissue; BrainWeb's 9 % is 0.09."""
+    """Standard deviation of the Rician noise's channels, of the brightest tissue; BrainWeb's 9 % is 0.09."""
     bias: float = 0.0
     """Range of the bias field over the brain; 0.4 is 0.8 to 1.2."""
     gain: float = 1000.0
@@ -96,7 +97,8 @@ def pose(
 ) -> np.ndarray:
     """Affine native RAS+ mm -> SRI24 RAS+ mm of a head whose brain's centre lies at `translation_mm`.
 
-    The head is the atlas, first scaled and sheared, then rotated about x, y and z, then moved: scale above 1 is a larger head.
+    The head is the atlas, first scaled and sheared, then rotated about x, y and z, then moved. A scale above 1 is a
+    larger head.
     """
     linear = np.eye(3)
     linear[0, 1], linear[0, 2], linear[1, 2] = shear
