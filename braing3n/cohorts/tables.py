@@ -175,7 +175,7 @@ def _read_text(table: ClinicalTable, file: Path) -> pd.DataFrame:
 
 def _read_excel(table: ClinicalTable, file: Path) -> pd.DataFrame:
     """`.xls` and `.xlsx`; whole numbers lose the `.0` that Excel's floats would give them."""
-    rows = pd.read_excel(file, dtype=object, keep_default_na=False, na_values=[""])
+    rows = pd.read_excel(file, engine="calamine", dtype=object, keep_default_na=False, na_values=[""])
 
     def text(value: object) -> str:
         if value is None or value != value:
