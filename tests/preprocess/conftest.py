@@ -1,0 +1,36 @@
+"""Shard tables and runs of the shard runner, for the preprocessing tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+# Worker processes import the tests' own steps by module name, as they do with the real ones.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from shard_steps import Cohort
+
+
+@pytest.fixture
+def cohort(tmp_path) -> Cohort:
+    return Cohort(tmp_path)
+
+
+@pytest.fixture
+def inline(monkeypatch) -> None:
+    """Do a shard's jobs in this process: for what does not concern the worker processes, and much faster."""
+    from braing3n.preprocess import shard
+    from braing3n.preprocess.workers import Lazy, StepBroken, attempt
+
+    def run_jobs(queue, step, context, execute, **options):
+        model = Lazy(lambda: step.load(context))
+        while queue:
+            job = queue.popleft()
+            reply = attempt(step, job, model, execute)
+            assert not isinstance(reply, StepBroken), reply
+            yield job, reply
+
+    monkeypatch.setattr(shard, "run_jobs", run_jobs)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
