@@ -366,6 +366,7 @@ def finish(run: Run, out: Path, name: str, data_hash: str, architecture: dict[st
         if run.progress.best_step is not None:
             model.load_state_dict(run.checkpoints.load_best(run.progress.best_step))
         with torch.no_grad(), run.autocast():
+            run.task.calibrate(model, run.processes.device)
             checks = run.task.checks(run.progress.history, model, run.processes.device)
         write_parquet(out / "history.parquet", pd.DataFrame(run.progress.history))
         save_model(model, build_card(run, name, data_hash, architecture, checks), out)

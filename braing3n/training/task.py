@@ -49,6 +49,13 @@ class TrainingTask(Protocol):
         """
         ...
 
+    def calibrate(self, model: nn.Module, device: torch.device) -> None:
+        """Set buffers that follow from the trained weights, such as statistics of their output; by default none.
+
+        `model` carries the weights that are about to be checked and saved, in eval mode, without gradients. Runs on the
+        main process only.
+        """
+
     def checks(self, history: list[dict], model: nn.Module, device: torch.device) -> list[dict]:
         """What shows that the training learned, for the card: `{name, value, baseline, passed, detail}` each.
 
