@@ -61,6 +61,7 @@ def draw(run: Run, topics: Iterable[str] = TOPICS) -> None:
         start = time.perf_counter()
         manifest = _draw_topic(run, topic)
         write_json(run.figures / topic / MANIFEST, manifest)
+        _remove_stale(run.figures / topic, manifest)
         log.info(
             "%s: %d figures, %d not drawn, %.1f s",
             topic,
@@ -93,8 +94,16 @@ def _draw_topic(run: Run, topic: str) -> dict[str, list]:
     return manifest
 
 
+def _remove_stale(folder: Path, manifest: dict[str, list]) -> None:
+    """Figures that an earlier run drew and this one did not."""
+    current = {name for figure in manifest["figures"] for name in figure["files"]}
+    for path in folder.iterdir():
+        if path.suffix in (".png", ".svg") and path.name not in current:
+            path.unlink()
+
+
 def manifest_of(run: Run, topic: str) -> dict[str, list]:
     path = run.figures / topic / MANIFEST
     if not path.exists():
-        raise AbsentError("figures have not been drawn", file=path, remedy=f"braing3n figures make {topic}")
+        raise AbsentError("have not been drawn", file=f"figures/{topic}", remedy=f"braing3n figures make {topic}")
     return read_json(path)

@@ -16,6 +16,8 @@ from braing3n.config.training import ReportSettings
 from braing3n.errors import BrainG3NError
 from braing3n.files import read_json
 
+ACQUIRED = ("SRI24",)
+"""Written beside the simulated cohorts, and a real head: the atlas' own average of acquired scans."""
 STEPS = ("convert", "n4", "mask", "register", "crop")
 MODELS = ("mae", "tokenizer", "dit", "longitudinal")
 
@@ -179,6 +181,5 @@ def phantom_cohorts(config: dict[str, Any] | None) -> tuple[str, ...]:
     if config is None:
         return ()
     root = Path(config["phantom"]["root"]).resolve()
-    return tuple(
-        name for name, source in config["cohorts"].items() if Path(source["root"]).resolve().is_relative_to(root)
-    )
+    beside = [name for name, source in config["cohorts"].items() if Path(source["root"]).resolve().is_relative_to(root)]
+    return tuple(name for name in beside if name not in ACQUIRED)

@@ -21,11 +21,12 @@ LEAD = (
 )
 SOURCE = "tables/probes.parquet"
 POOLED = "pooled"
-METRICS = {  # metric: label, value without information (None: none drawn), shown in the tables
-    "auc": ("AUC", 0.5),
-    "r2": ("R²", 0.0),
-    "mae": ("mean absolute error", None),
+METRICS = {  # shown metric: label, decimals
+    "auc": ("AUC", 3),
+    "r2": ("R²", 2),
+    "mae": ("mean absolute error", 2),
 }
+UNINFORMED = {"auc": 0.5, "r2": 0.0}  # what a prediction without information scores
 MARKERS = "osD^vPX*"
 
 
@@ -79,7 +80,6 @@ def _marker(plt, position: int, name: str):
 
 def _forest_panel(axis, part: pd.DataFrame, metric: str, names: list[str]) -> None:
     tasks = list(dict.fromkeys(part["task"]))[::-1]
-    label, nothing = METRICS[metric]
     offsets = np.linspace(0.32, -0.32, len(names)) if len(names) > 1 else [0.0]
     for position, (name, offset) in enumerate(zip(names, offsets, strict=True)):
         own = part[part["encoder"] == name].drop_duplicates("task").set_index("task").reindex(tasks)
@@ -89,12 +89,12 @@ def _forest_panel(axis, part: pd.DataFrame, metric: str, names: list[str]) -> No
         axis.scatter(own["value"], y, color=colour, marker=marker, s=20, linewidths=0, zorder=3)
     for boundary in np.arange(len(tasks) - 1) + 0.5:
         axis.axhline(boundary, color=GRID, linewidth=0.6)
-    axis.axvline(nothing, color=MUTED, linestyle="--", linewidth=1)
+    axis.axvline(UNINFORMED[metric], color=MUTED, linestyle="--", linewidth=1)
     low = float(np.nanmin([part["ci_low"].min(), part["value"].min()]))
     axis.set_xlim(max(low, -1.0) - 0.03 if metric == "r2" else min(max(low - 0.03, 0), 0.45), 1.02)
     axis.set_yticks(range(len(tasks)), tasks, color=INK)
     axis.set_ylim(-0.6, len(tasks) - 0.4)
-    axis.set_xlabel(label)
+    axis.set_xlabel(METRICS[metric][0])
     axis.grid(True, axis="x", color=GRID)
     axis.tick_params(axis="y", length=0)
 
@@ -140,9 +140,10 @@ def _scores(rows: pd.DataFrame, caption: str, pooled: bool) -> Table:
 def _cell(row) -> str | tuple[str, str]:
     if pd.isna(row.value):
         return DASH
+    decimals = METRICS[row.metric][1]
     if pd.isna(row.ci_low) or pd.isna(row.ci_high):
-        return fixed(row.value, 3)
-    return fixed(row.value, 3), f"{fixed(row.ci_low, 2)} to {fixed(row.ci_high, 2)}"
+        return fixed(row.value, decimals)
+    return fixed(row.value, decimals), f"{fixed(row.ci_low, 2)} to {fixed(row.ci_high, 2)}"
 
 
 def other_metrics(run: Run) -> list[Block]:
@@ -161,7 +162,7 @@ def statement(run: Run) -> list[tuple[str, str]]:
     known = auc[auc["ci_low"].notna()]
     if known.empty:
         return [("none", f"Probes: no classification had enough persons ({protocol}).")]
-    above = known[known["ci_low"] > METRICS["auc"][1]]
+    above = known[known["ci_low"] > UNINFORMED["auc"]]
     best = known.loc[known["value"].idxmax()]
     text = (
         f"Probes of the MAE's features ({protocol}): in {len(above)} of {plural(len(known), 'classification')} the "

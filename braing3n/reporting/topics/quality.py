@@ -20,10 +20,14 @@ LABELS = {
     "qc_brain_ml": "brain volume [ml]",
     "qc_atlas_correlation": "correlation with the atlas",
     "qc_atlas_dice": "Dice with the atlas' mask",
-    "qc_scale_x": "affine scale, left-right",
-    "qc_scale_y": "affine scale, front-back",
-    "qc_scale_z": "affine scale, up-down",
-    "qc_determinant": "affine determinant",
+    "qc_scale": "scale of the affine",
+    "qc_stretch": "stretch of the affine",
+    "qc_shear": "shear of the affine",
+    "qc_rotation_deg": "rotation [degrees]",
+    "qc_mirror_margin": "correlation less that of the mirror image",
+    "qc_leakage": "mask outside the atlas' [share]",
+    "qc_snr": "signal-to-noise ratio",
+    "qc_cnr": "grey-white contrast-to-noise ratio",
 }
 MAX_FLAGGED = 200
 
