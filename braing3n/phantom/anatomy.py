@@ -1,7 +1,7 @@
 """What the simulator knows about the head, derived once from the SRI24 whole-head and brain-only T1.
 
-Everything lies on the atlas's voxel axes (LPS, 1 mm). Below the atlas's lowest slice PAD more are added, so that a field
-of view that reaches under the skull base fades out instead of ending in a cut.
+Everything lies on the atlas's voxel axes (LPS, 1 mm). Below the atlas's lowest slice PAD more are added, so that a
+field of view that reaches under the skull base fades out instead of ending in a cut.
 """
 
 from __future__ import annotations

@@ -149,18 +149,18 @@ def diagnosis_of(severity: float) -> str:
     return "HC" if severity < 0.25 else "MCI" if severity < 0.7 else "AD"
 
 
-def draw_scores(severity: float, rng: np.random.Generator) -> dict[str, float]:
-    """MMSE, MoCA, global CDR, sum of boxes and GDS as a severity would bring them."""
+def draw_scores(severity: float, rng: np.random.Generator) -> dict[str, int | float]:
+    """MMSE, MoCA, global CDR, sum of boxes and GDS as a severity would bring them. GDS is unrelated to it."""
     mmse = np.clip(29.2 - 8.0 * severity + rng.normal(0, 0.8), 0, 30)
     moca = np.clip(27.0 - 10.0 * severity + rng.normal(0, 1.2), 0, 30)
     cdr = 0.0 if severity < 0.25 else 0.5 if severity < 0.8 else 1.0
     boxes = np.round(2 * np.clip(5.5 * severity + rng.normal(0, 0.4), 0, 18)) / 2 if cdr else 0.0
     return {
-        "mmse": float(round(mmse)),
-        "moca": float(round(moca)),
+        "mmse": round(mmse),
+        "moca": round(moca),
         "cdr": cdr,
         "cdr_boxes": float(boxes),
-        "gds": float(rng.integers(0, 6)),
+        "gds": int(rng.integers(0, 6)),
     }
 
 

@@ -134,7 +134,7 @@ def scanner_grid(
     return Grid(shape, nib.affines.from_matvec(linear, offset))
 
 
-def truth_row(subject: SubjectTruth, scan: ScanTruth, **known: Any) -> dict[str, Any]:
+def truth_row(subject: SubjectTruth, scan: ScanTruth, /, **known: Any) -> dict[str, Any]:
     """One row of the truth table: `known` and every parameter.
 
     `affine` is a list of 16 numbers, row by row: the scan's own RAS+ mm -> SRI24 RAS+ mm, with the motion between the
