@@ -1,15 +1,12 @@
 """A raw scan -> one 3D NIfTI with voxel axes in LPS order, or the reason why not (paper, Appendix B).
 
-Voxels are only permuted and flipped, never resampled. Of a DICOM series nothing but the image, its geometry and a
-fixed list of scanner and sequence parameters is kept.
+Voxels are only permuted and flipped, never resampled.
 """
 
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
-import subprocess
 import zlib
 from pathlib import Path
 from typing import Any
@@ -20,30 +17,9 @@ from nibabel import orientations
 
 from braing3n.config.data import ConvertSettings
 from braing3n.errors import BrainG3NError, ExcludeVolume
-from braing3n.files import read_json, short_hash, write_nifti
+from braing3n.files import write_nifti
+from braing3n.preprocess.dicom import convert_series
 
-# Taken over from dcm2niix's sidecar: none of them can hold a name, a date, an identifier or free text.
-SCANNER_FIELDS = (
-    "Modality",
-    "MagneticFieldStrength",
-    "Manufacturer",
-    "ManufacturersModelName",
-    "MRAcquisitionType",
-    "ScanningSequence",
-    "SequenceVariant",
-    "ScanOptions",
-    "SliceThickness",
-    "SpacingBetweenSlices",
-    "EchoTime",
-    "RepetitionTime",
-    "InversionTime",
-    "FlipAngle",
-    "PixelBandwidth",
-    "ParallelReductionFactorInPlane",
-    "PartialFourier",
-    "ConversionSoftware",
-    "ConversionSoftwareVersion",
-)
 MAX_AXIS_COSINE = 0.02  # voxel axes more than about 1 degree away from perpendicular are a sheared grid
 DEGENERATE_MM = 1e-3
 
@@ -76,7 +52,7 @@ def convert(
     """
     parameters: dict[str, Any] = {}
     if source_format == "dicom":
-        source, parameters = convert_dicom(source, scratch, series)
+        source, parameters = convert_series(source, scratch, series)
     image = read_image(source, scratch)
     data = read_voxels(image, source)
     affine = voxel_axes(image, data.shape, entry_axes, source)
@@ -88,61 +64,6 @@ def convert(
 
 
 # --------------------------------------------------------------------------------------------------------- reading
-
-
-def convert_dicom(folder: Path, scratch: Path, series: str | None) -> tuple[Path, dict[str, Any]]:
-    """One DICOM series -> uncompressed NIfTI in `scratch`, by dcm2niix, and its allowed sidecar fields.
-
-    What dcm2niix prints is not passed on, since it may name the patient.
-    """
-    import dcm2niix
-
-    if series is not None:
-        folder = select_series(folder, series, scratch / "series")
-    out = scratch / "converted"
-    out.mkdir()
-    # -ba y: sidecar without dates and persons; -g i: ignore the user's defaults; -w 2: never overwrite silently
-    options = ["-b", "y", "-ba", "y", "-c", "", "-f", "image", "-g", "i", "-m", "2", "-w", "2", "-z", "n"]
-    command = [dcm2niix.bin, *options, "-o", str(out), str(folder)]
-    finished = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    images = sorted(out.glob("*.nii"))
-    if len(images) != 1:
-        raise BrainG3NError(
-            "DICOM series is not one 3D image",
-            file=folder,
-            expected="one image from dcm2niix",
-            found=f"{len(images)} images, exit status {finished.returncode}{irregular(images)}",
-            remedy="check for mixed series, missing slices or localizers by running dcm2niix on the folder by hand",
-        )
-    sidecar = images[0].with_suffix(".json")
-    content = read_json(sidecar) if sidecar.exists() else {}
-    return images[0], {name: content[name] for name in SCANNER_FIELDS if name in content}
-
-
-def irregular(images: list[Path]) -> str:
-    """What dcm2niix's own endings say about several images of one series."""
-    names = " ".join(image.stem for image in images)
-    known = {"_Eq": "slices are not equally spaced", "_Tilt": "gantry was tilted", "_e2": "several echoes"}
-    return "".join(f", {meaning}" for ending, meaning in known.items() if ending in names)
-
-
-def select_series(folder: Path, series: str, out: Path) -> Path:
-    """A folder of links to those files of `folder` whose series instance UID hashes to `series`."""
-    import pydicom
-
-    out.mkdir()
-    count = 0
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-        except (pydicom.errors.InvalidDicomError, OSError):
-            continue
-        if short_hash(str(header.get("SeriesInstanceUID", ""))) == series:
-            os.symlink(path.absolute(), out / f"{count:05d}.dcm")
-            count += 1
-    if count == 0:
-        raise BrainG3NError("holds no file of the series", file=folder, expected=series, remedy="index again")
-    return out
 
 
 def read_image(source: Path, scratch: Path) -> Any:
