@@ -1,0 +1,208 @@
+"""Cross-validated probes: out-of-fold predictions of a linear model, as published and as recommended.
+
+As published (paper, Table 4): raw features, C = 1 or alpha = 1. As recommended: features standardised within each
+training set, the penalty chosen by inner folds. The inner folds of a test fold are the other outer folds, so that the
+model that leaves out folds f and g serves twice: to judge penalties for f on g's scans, and for g on f's. Folds never
+share a person, hence neither do inner ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+
+from braing3n.probing.linear import Covariance, class_probabilities, log_loss, logistic, logits, targets
+from braing3n.probing.ridge import FoldSums, ridge, ridge_path, ridge_path_exact, standard_deviation
+
+C_GRID = 10.0 ** np.arange(-4, 3)
+ALPHA_GRID = 10.0 ** np.arange(-2, 7)
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Predictions of every scan by a model that saw none of its person.
+
+    Attributes:
+        predictions: (n, k) class probabilities, or (n,) numbers.
+        chosen: (folds,) penalty of each outer fold, as C or alpha.
+        inner_loss: (folds,) mean inner loss at the chosen penalty, NaN where nothing was chosen.
+        inner_predictions: (folds, n, ...) like `predictions`, of the inner models of each outer fold at its chosen
+            penalty; NaN on that fold's own scans. Empty where nothing was chosen.
+    """
+
+    predictions: np.ndarray
+    chosen: np.ndarray
+    inner_loss: np.ndarray = field(default_factory=lambda: np.empty(0))
+    inner_predictions: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+
+class TrainingSets:
+    """Which scans train, for every set of excluded folds, with each set's feature scales."""
+
+    def __init__(self, X: np.ndarray, fold: np.ndarray, excluded: list[tuple[int, ...]], standardise: bool):
+        self.masks = np.stack([~np.isin(fold, folds) for folds in excluded], axis=1)  # (n, T)
+        folds = int(fold.max()) + 1
+        count = np.array([(fold == f).sum() for f in range(folds)], dtype=np.float64)
+        sums = np.stack([X[fold == f].sum(0, dtype=np.float64) for f in range(folds)])  # (F, d)
+        squares = np.stack([np.square(X[fold == f], dtype=np.float64).sum(0) for f in range(folds)])
+        scales = []
+        for folds_out in excluded:
+            kept = [f for f in range(folds) if f not in folds_out]
+            n = count[kept].sum()
+            variance = squares[kept].sum(0) / n - (sums[kept].sum(0) / n) ** 2
+            scales.append(standard_deviation(variance) if standardise else np.ones(X.shape[1]))
+        self.scales = np.stack(scales, axis=1)  # (d, T)
+
+
+def centre(X: np.ndarray) -> np.ndarray:
+    """Features less their mean over all scans, float32: a shift that the intercept takes up, for accuracy alone."""
+    return (X - X.mean(0, dtype=np.float64)).astype(np.float32)
+
+
+def class_weights(labels: np.ndarray, classes: int, masks: np.ndarray, balanced: bool) -> np.ndarray:
+    """Scan weights (n, T): 1 in the training set, or scikit-learn's `balanced` n / (classes x count)."""
+    if not balanced:
+        return masks.astype(np.float32)
+    member = np.eye(classes)[labels]  # (n, k)
+    counts = member.T @ masks  # (k, T)
+    weights = masks.sum(0) / (classes * np.maximum(counts, 1))  # (k, T)
+    return (member @ weights * masks).astype(np.float32)
+
+
+def has_all_classes(labels: np.ndarray, classes: int, masks: np.ndarray) -> np.ndarray:
+    """Whether each training set (n, T) has a scan of every class. (T,)."""
+    return ((np.eye(classes)[labels].T @ masks) > 0).all(0)
+
+
+def published_classification(X: np.ndarray, labels: np.ndarray, classes: int, fold: np.ndarray) -> OutOfFold:
+    """Logistic regression with C = 1 on raw features. X (n, d) float32, labels (n,) below `classes`, fold (n,)."""
+    X = centre(X)
+    folds = int(fold.max()) + 1
+    sets = TrainingSets(X, fold, [(f,) for f in range(folds)], standardise=False)
+    covariance = Covariance.of(X, np.ones(X.shape[1]))
+    weights = class_weights(labels, classes, sets.masks, balanced=False)
+    coefficients = logistic(X, labels, classes, weights, np.ones(folds), sets.scales, covariance)
+    return OutOfFold(own_fold(class_probabilities(logits(X, coefficients)), fold), np.ones(folds))
+
+
+def recommended_classification(
+    X: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    fold: np.ndarray,
+    *,
+    balanced: bool = False,
+    grid: np.ndarray = C_GRID,
+) -> OutOfFold:
+    """Logistic regression on standardised features, C by the log-loss of inner folds.
+
+    Where no inner training set holds every class (a handful of persons), the grid's middle is taken.
+    """
+    X, folds = centre(X), int(fold.max()) + 1
+    covariance = Covariance.of(X, standard_deviation(X.var(0, dtype=np.float64)))
+    pairs = [pair for pair in combinations(range(folds), 2)]
+    sets = TrainingSets(X, fold, pairs, standardise=True)
+    usable = np.flatnonzero(has_all_classes(labels, classes, sets.masks))
+    loss, inner = np.full((folds, folds, len(grid)), np.nan), {}
+    for t in usable:
+        # One training set at a time: its grid is a batch, and only two folds' scans need predictions.
+        weights = class_weights(labels, classes, sets.masks[:, [t]], balanced)
+        K = len(grid)
+        coefficients = logistic(
+            X, labels, classes, np.repeat(weights, K, axis=1), 1 / grid, np.repeat(sets.scales[:, [t]], K, axis=1),
+            covariance, tolerance=1e-2,
+        )  # fmt: skip
+        for outer, judge in (pairs[t], pairs[t][::-1]):
+            rows = fold == judge
+            z = logits(X[rows], coefficients)
+            loss[outer, judge] = log_loss(z, targets(labels[rows], classes)).mean(0)
+            inner[outer, judge] = class_probabilities(z)
+    chosen, inner_loss = choose(loss, fold)
+
+    outer = TrainingSets(X, fold, [(f,) for f in range(folds)], standardise=True)
+    weights = class_weights(labels, classes, outer.masks, balanced)
+    coefficients = logistic(X, labels, classes, weights, 1 / grid[chosen], outer.scales, covariance)
+    inner_predictions = np.full((folds, len(X), classes), np.nan, dtype=np.float32)
+    for (f, judge), probabilities in inner.items():
+        inner_predictions[f, fold == judge] = probabilities[:, chosen[f]]
+    predictions = own_fold(class_probabilities(logits(X, coefficients)), fold)
+    return OutOfFold(predictions, grid[chosen], inner_loss, inner_predictions)
+
+
+def published_regression(X: np.ndarray, values: np.ndarray, fold: np.ndarray, alpha: float = 1.0) -> OutOfFold:
+    """Ridge regression with a fixed alpha on raw features. X (n, d) float32, values (n,), fold (n,)."""
+    X, folds = centre(X), int(fold.max()) + 1
+    sums = FoldSums.of(X, values, fold, folds)
+    predictions = np.empty(len(X))
+    for f in range(folds):
+        coefficients = ridge(sums.training((f,)), alpha, np.ones(X.shape[1]))
+        predictions[fold == f] = predict(X[fold == f], coefficients)[:, 0]
+    return OutOfFold(predictions, np.full(folds, alpha))
+
+
+def recommended_regression(
+    X: np.ndarray, values: np.ndarray, fold: np.ndarray, grid: np.ndarray = ALPHA_GRID
+) -> OutOfFold:
+    """Ridge regression on standardised features, alpha by the squared error of inner folds."""
+    X, folds = centre(X), int(fold.max()) + 1
+    sums = FoldSums.of(X, values, fold, folds)
+    pairs = list(combinations(range(folds), 2))
+    paths = inner_paths(X, values, fold, pairs, sums, grid)
+    loss, inner = np.full((folds, folds, len(grid)), np.nan), {}
+    for t, pair in enumerate(pairs):
+        for outer, judge in (pair, pair[::-1]):
+            rows = fold == judge
+            inner[outer, judge] = predict(X[rows], paths[t])  # (rows, K)
+            loss[outer, judge] = ((inner[outer, judge] - values[rows, None]) ** 2).mean(0)
+    chosen, inner_loss = choose(loss, fold)
+
+    predictions, inner_predictions = np.empty(len(X)), np.full((folds, len(X)), np.nan, dtype=np.float32)
+    for f in range(folds):
+        training = sums.training((f,))
+        coefficients = ridge(training, grid[chosen[f]], training.scale())
+        predictions[fold == f] = predict(X[fold == f], coefficients)[:, 0]
+    for (f, judge), guesses in inner.items():
+        inner_predictions[f, fold == judge] = guesses[:, chosen[f]]
+    return OutOfFold(predictions, grid[chosen], inner_loss, inner_predictions)
+
+
+def inner_paths(
+    X: np.ndarray, values: np.ndarray, fold: np.ndarray, pairs: list[tuple[int, int]], sums: FoldSums, grid: np.ndarray
+) -> list[np.ndarray]:
+    """Coefficients (d + 1, K) for every pair of left-out folds."""
+    if len(X) < 3 * X.shape[1]:
+        kept = [~np.isin(fold, pair) for pair in pairs]
+        return [ridge_path_exact(X[rows], values[rows], grid) for rows in kept]
+    everything, training = sums.training(()), [sums.training(pair) for pair in pairs]
+    covariance = Covariance.of_scatter(everything.scatter, everything.scale(), len(X))
+    path = ridge_path(training, grid, [part.scale() for part in training], covariance)
+    return [path[:, t] for t in range(len(pairs))]
+
+
+def predict(X: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """(n, d) float32, (d + 1, K) float64 -> (n, K) float64; the intercept is added in full precision."""
+    return (X @ coefficients[:-1].astype(np.float32)).astype(np.float64) + coefficients[-1]
+
+
+def own_fold(predictions: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Of predictions by every outer model (n, folds, ...), the one that did not see the scan. (n, ...)."""
+    return predictions[np.arange(len(fold)), fold].astype(np.float64)
+
+
+def choose(loss: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The penalty of least mean inner loss for each outer fold, scans counting alike.
+
+    Args:
+        loss: (folds, folds, K) mean loss of outer fold's inner models on each other fold, NaN where there is none.
+
+    Returns:
+        indices (folds,) into the grid, and the loss (folds,) there.
+    """
+    folds, _, K = loss.shape
+    count = np.bincount(fold, minlength=folds)[None, :, None] * np.isfinite(loss)
+    total = count.sum(1)
+    mean = np.where(total > 0, (np.nan_to_num(loss) * count).sum(1) / np.maximum(total, 1), np.nan)  # (folds, K)
+    best = np.array([np.nanargmin(row) if np.isfinite(row).any() else K // 2 for row in mean])
+    return best, mean[np.arange(folds), best]
