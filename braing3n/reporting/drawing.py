@@ -24,6 +24,7 @@ TOPICS = (
     "intake",
     "people",
     "mosaics",
+    "masks",
     "quality",
     "training",
     "probes",

@@ -35,14 +35,15 @@ def plane(volume: np.ndarray, name: str, index: int, frame: Box | None = None) -
     raise ValueError(f"no such plane: {name}")
 
 
-def box_of(masks: Sequence[np.ndarray], margin: int = 5) -> Box:
-    """Smallest box around all masks of one shape, with a margin in voxels; everything if they are empty."""
+def box_of(masks: Sequence[np.ndarray], margin: int | Sequence[int] = 5) -> Box:
+    """Smallest box around all masks of one shape, with a margin in voxels (by axis); everything if they are empty."""
     union = np.logical_or.reduce(masks)
     box = []
-    for axis, size in enumerate(union.shape):
+    margins = [margin] * 3 if isinstance(margin, int) else margin
+    for axis, (size, extra) in enumerate(zip(union.shape, margins, strict=True)):
         occupied = np.flatnonzero(union.any(axis=tuple(a for a in range(3) if a != axis)))
         low, high = (occupied[0], occupied[-1] + 1) if occupied.size else (0, size)
-        box.append(slice(max(0, int(low) - margin), min(size, int(high) + margin)))
+        box.append(slice(max(0, int(low) - extra), min(size, int(high) + extra)))
     return box[0], box[1], box[2]
 
 
@@ -52,16 +53,11 @@ def picture_sizes(frame: Box) -> list[tuple[int, int]]:
     return [(x, y), (x, z), (y, z)]
 
 
-def centre(mask: np.ndarray) -> tuple[int, int, int]:
-    """Middle of the mask's bounding box in voxels, or of the volume if the mask is empty."""
-    x, y, z = ((edge.start + edge.stop) // 2 for edge in box_of([mask], margin=0))
-    return x, y, z
-
-
 def slice_indices(mask: np.ndarray) -> dict[str, int]:
-    """Where the three planes cut. Sagittal is a tenth of the brain's width off the midline, where cortex is seen."""
-    x, y, z = centre(mask)
-    return {"axial": z, "coronal": y, "sagittal": min(x + round(0.1 * mask.shape[0]), mask.shape[0] - 1)}
+    """Where the planes cut: the middle of the mask's box; sagittal an eighth of its width off it, through cortex."""
+    x, y, z = box_of([mask], margin=0)
+    middle = {name: (edge.start + edge.stop) // 2 for name, edge in zip(PLANES[::-1], (x, y, z), strict=True)}
+    return middle | {"sagittal": middle["sagittal"] + (x.stop - x.start) // 8}
 
 
 def window(volume: np.ndarray, mask: np.ndarray) -> tuple[float, float]:

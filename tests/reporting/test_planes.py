@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from braing3n.geometry import SRI24_AFFINE
-from braing3n.reporting.planes import box_of, centre, filled, plane, slice_indices, to_lps, window
+from braing3n.reporting.planes import box_of, filled, plane, slice_indices, to_lps, window
 
 SHAPE = (6, 8, 10)
 CORNERS = {  # picture -> where the bright voxel must appear (row, column); the voxel is right, anterior, superior
@@ -47,13 +47,15 @@ def test_to_lps_brings_any_orientation_to_the_same_picture(codes):
     assert sizes == (1.0, 2.0, 3.0)
 
 
-def test_box_and_centre_follow_the_mask_and_an_empty_mask_gives_the_whole():
+def test_box_and_cuts_follow_the_mask_and_an_empty_mask_gives_the_whole():
     mask = np.zeros(SHAPE, dtype=bool)
     mask[2:4, 3:7, 5:9] = True
     assert box_of([mask], margin=1) == (slice(1, 5), slice(2, 8), slice(4, 10))
-    assert centre(mask) == (3, 5, 7)
     assert box_of([np.zeros(SHAPE, dtype=bool)]) == tuple(slice(0, n) for n in SHAPE)
-    assert slice_indices(mask) == {"axial": 7, "coronal": 5, "sagittal": 4}
+    assert slice_indices(mask) == {"axial": 7, "coronal": 5, "sagittal": 3}
+    wide = np.zeros((20, 8, 10), dtype=bool)
+    wide[2:18] = True
+    assert slice_indices(wide)["sagittal"] == 12
 
 
 def test_frame_cuts_every_picture_to_the_same_box():

@@ -98,13 +98,16 @@ def draw_planes(
     outline: np.ndarray | None,
     frame: Box,
     mark_sides: bool = True,
+    sizes: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> None:
     """Fill three axes with axial, coronal and sagittal slices, the mask's outline and the letters of the sides."""
     indices = slice_indices(mask)
     low, high = window(volume, mask)
+    x, y, z = sizes
+    aspects = {"axial": y / x, "coronal": z / x, "sagittal": z / y}
     for axis, name in zip(axes, PLANES, strict=True):
         picture = plane(volume, name, indices[name], frame)
-        axis.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
+        axis.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="bilinear", aspect=aspects[name])
         if outline is not None and outline.shape == volume.shape:
             _contour(axis, plane(outline, name, indices[name], frame), SKY)
         _contour(axis, plane(mask, name, indices[name], frame), YELLOW)
