@@ -9,6 +9,7 @@ Shapes: B batch, C conditions in the order of the vocabulary's names, D width.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,10 @@ class Conditions:
     def join(self, other: Conditions) -> Conditions:
         """Both sets of samples, one behind the other."""
         return Conditions(torch.cat([self.values, other.values]), torch.cat([self.state, other.state]))
+
+    def digest(self) -> str:
+        """Hash of the content, in hex."""
+        return hashlib.sha256(self.values.numpy().tobytes() + self.state.numpy().tobytes()).hexdigest()
 
     def nulled(self, null: Tensor) -> Conditions:
         """Null where the mask (B, C) or (C,) says so."""
@@ -139,12 +144,15 @@ def drop_conditions(
 
 
 def null_frequencies(conditions: Conditions, vocabulary: ConditionVocabulary, may_drop: Tensor) -> dict[str, Tensor]:
-    """Share of samples with each droppable condition null, and with all of them: scalars named `null_<condition>`."""
+    """Share of samples with each droppable condition null, and with all of them: scalars named `null_<condition>`.
+
+    Args:
+        may_drop: (C,) bool on the CPU, see `droppable`.
+    """
     null = conditions.state == NULL  # (B, C)
-    may_drop = may_drop.to(null.device)
     shares = null.float().mean(dim=0)
-    frequencies = {f"null_{name}": shares[i] for i, name in enumerate(vocabulary.names) if bool(may_drop[i])}
-    return frequencies | {"null_all": (null | ~may_drop).all(dim=1).float().mean()}
+    frequencies = {f"null_{vocabulary.names[i]}": shares[i] for i in torch.nonzero(may_drop).flatten().tolist()}
+    return frequencies | {"null_all": (null | ~may_drop.to(null.device)).all(dim=1).float().mean()}
 
 
 class ConditionEmbedding(nn.Module):
