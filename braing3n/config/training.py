@@ -150,22 +150,28 @@ class LongitudinalSettings(Settings):
 class ProbeSettings(Settings):
     tasks: Path = Path("config/tasks.yaml")
     """The panel of probes."""
-    encoders: tuple[str, ...] = ("mae", "tokenizer", "untrained", "pca", "demographics", "site")
-    """Sources of features; `braing3n/encoders` says which need weights."""
+    encoders: tuple[str, ...] = ("mae", "mae-brain", "tokenizer", "untrained", "pca", "demographics", "site")
+    """Sources of features, compared on the same scans and folds (docs/encoders.md)."""
+    protocols: tuple[Literal["recommended", "recommended-all-scans", "published"], ...] = (
+        "recommended",
+        "recommended-all-scans",
+        "published",
+    )
+    """Ways to fit and count: docs/probing.md."""
     folds: int = Field(5, ge=2)
     """Stratified folds, grouped by person."""
     seed: int = 2025
     """Of folds and resamples."""
-    max_iter: int = 1000
-    """Of the published logistic regression."""
+    max_iter: int = Field(1000, ge=1)
+    """Iterations of the logistic regression at most; it stops when converged, at about ten."""
     ridge_alpha: float = 1.0
-    """Of the published ridge regression."""
+    """Of the published ridge regression; the recommended one chooses its own."""
+    balanced: bool = False
+    """Weigh classes by the inverse of their frequency in the recommended logistic regression."""
     bootstrap: int = Field(2000, ge=100)
     """Person-cluster resamples for the intervals."""
     min_class_persons: int = Field(10, ge=2)
     """Fewer persons in a class (or fewer than five times this in a regression) leave the cell a dash."""
-    one_scan_per_person: bool = False
-    """Keep each person's first scan only."""
 
 
 class GenerateSettings(Settings):
