@@ -1,17 +1,18 @@
 """3D masked autoencoder (paper, Appendix C, phase 1; He et al. 2022).
 
-Mask convention, everywhere: 0 is keep, 1 is remove. Shapes: B batch, N = 1200 tokens, V = 360 visible tokens,
-D encoder width, E decoder width, P = 4096 voxels a patch.
+Mask convention, everywhere: 0 is keep, 1 is remove. Shapes: B batch, N = 1200 tokens, V = 360 visible and M = 840
+masked ones, D encoder width, E decoder width, P = 4096 voxels a patch.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from braing3n.config import validate_settings
 from braing3n.config.models import MAEArchitecture
@@ -28,25 +29,37 @@ def visible_count(tokens: int, mask_ratio: float) -> int:
     return tokens - round(tokens * mask_ratio)
 
 
+class Masking(NamedTuple):
+    """Which tokens stay visible. Ids are positions in the grid, ascending."""
+
+    ids_keep: Tensor
+    """(B, V)"""
+    ids_masked: Tensor
+    """(B, M)"""
+    ids_restore: Tensor
+    """(B, N): where each token lies in the concatenation of the visible and the masked ones."""
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, N) float: 0 is keep, 1 is remove."""
+        return (self.ids_restore >= self.ids_keep.shape[1]).float()
+
+
 def random_masking(
     batch: int, tokens: int, visible: int, generator: torch.Generator, device: torch.device | str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw which tokens stay visible, on the device, by the argsort of uniform noise.
-
-    Returns:
-        ids_keep (B, V): tokens that stay visible; ids_restore (B, N): where each token lies in the concatenation of
-        visible and masked ones; mask (B, N) float: 0 is keep, 1 is remove.
-    """
+) -> Masking:
+    """Draw which tokens stay visible, on the device, by the argsort of uniform noise."""
     noise = torch.rand(batch, tokens, generator=generator, device=device)
-    ids_shuffle = noise.argsort(dim=1)
-    ids_restore = ids_shuffle.argsort(dim=1)
-    mask = (ids_restore >= visible).float()  # the first `visible` of the shuffled tokens are kept
-    return ids_shuffle[:, :visible], ids_restore, mask
+    ids = noise.argsort(dim=1)
+    ids_keep, ids_masked = ids[:, :visible].sort(dim=1).values, ids[:, visible:].sort(dim=1).values
+    return Masking(ids_keep, ids_masked, torch.cat([ids_keep, ids_masked], dim=1).argsort(dim=1))
 
 
 def gather_tokens(x: Tensor, ids: Tensor) -> Tensor:
-    """(B, N, D), (B, K) -> (B, K, D)."""
-    return x.gather(1, ids[..., None].expand(-1, -1, x.shape[-1]))
+    """(B, N, D), (B, K) -> (B, K, D), whole rows at a time."""
+    B, N, D = x.shape
+    rows = ids + N * torch.arange(B, device=ids.device)[:, None]
+    return x.reshape(B * N, D).index_select(0, rows.flatten()).reshape(B, -1, D)
 
 
 class MaskedAutoencoder(nn.Module):
@@ -104,13 +117,24 @@ class MaskedAutoencoder(nn.Module):
             generator: source of the masks, on the volumes' device.
 
         Returns:
-            loss (scalar, mean over masked patches), prediction (B, N, P), mask (B, N): 0 is keep, 1 is remove.
+            loss (scalar), prediction (B, M, P) of the masked patches in the order of the grid, mask (B, N): 0 is keep,
+            1 is remove.
         """
         patches = self.patches(volumes)  # (B, N, P)
-        ids_keep, ids_restore, mask = random_masking(len(patches), self.tokens, self.visible, generator, patches.device)
-        latent = self.forward_encoder(patches, ids_keep)  # (B, V, D), or (B, 1 + V, D) with a cls token
-        prediction = self.forward_decoder(latent, ids_restore)  # (B, N, P)
-        return self.forward_loss(patches, prediction, mask), prediction, mask
+        masking = random_masking(len(patches), self.tokens, self.visible, generator, patches.device)
+        latent = self.forward_encoder(patches, masking.ids_keep)  # (B, V, D), or (B, 1 + V, D) with a cls token
+        x = self.forward_decoder(latent, masking.ids_restore)  # (B, N, E)
+        # Visible patches do not enter the loss: nothing is predicted there.
+        prediction = self.head(gather_tokens(x, masking.ids_masked))  # (B, M, P)
+        target = gather_tokens(patches, masking.ids_masked)  # (B, M, P)
+        return self.forward_loss(prediction, target), prediction, masking.mask
+
+    def reconstruct(self, volumes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Volumes with their masked patches predicted: (B, 1, X, Y, Z), and the mask (B, N): 0 is keep, 1 is remove."""
+        _, prediction, mask = self(volumes, generator)
+        patches = self.patches(volumes).clone()
+        patches[mask.bool()] = prediction.flatten(0, 1).to(patches.dtype)  # both in the order of the grid
+        return unpatchify(patches, self.grid, self.patch), mask
 
     def encode(self, volumes: Tensor) -> Tensor:
         """Features of whole volumes: (B, 1, X, Y, Z) -> (B, N, D), after the encoder's last norm, without cls token."""
@@ -138,7 +162,7 @@ class MaskedAutoencoder(nn.Module):
         return self.norm(x)
 
     def forward_decoder(self, latent: Tensor, ids_restore: Tensor) -> Tensor:
-        """(B, V, D) of visible tokens -> predicted patches (B, N, P) in the order of the grid."""
+        """(B, V, D) of visible tokens -> (B, N, E), all tokens in the order of the grid, without cls token."""
         x = self.decoder_embed(latent)  # (B, V, E)
         cls = 0 if self.cls_token is None else 1
         cls_token, x = x[:, :cls], x[:, cls:]
@@ -148,16 +172,11 @@ class MaskedAutoencoder(nn.Module):
         x = torch.cat([cls_token, x + self.decoder_positions], dim=1)
         for block in self.decoder_blocks:
             x = block(x)
-        return self.head(self.decoder_norm(x)[:, cls:])  # (B, N, P)
+        return self.decoder_norm(x)[:, cls:]  # (B, N, E)
 
-    def forward_loss(self, patches: Tensor, prediction: Tensor, mask: Tensor) -> Tensor:
-        """Mean squared error of masked patches. mask (B, N): 0 is keep, 1 is remove."""
-        error = (prediction.float() - patches.float()).square().mean(dim=-1)  # (B, N)
-        return (error * mask).sum() / mask.sum()
-
-    def to_volumes(self, patches: Tensor) -> Tensor:
-        """(B, N, P) -> (B, 1, X, Y, Z)."""
-        return unpatchify(patches, self.grid, self.patch)
+    def forward_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Mean squared error of masked patches, (B, M, P) both; every patch weighs the same."""
+        return F.mse_loss(prediction.float(), target)
 
 
 def block_flops(tokens: int, hidden: int, mlp: int) -> int:
@@ -167,14 +186,15 @@ def block_flops(tokens: int, hidden: int, mlp: int) -> int:
 
 
 def forward_flops(model: MaskedAutoencoder) -> int:
-    """FLOPs of the matrix products in a training forward pass of one volume; 520 GFLOP at the paper's size."""
+    """FLOPs of the matrix products in a training forward pass of one volume; 517 GFLOP at the paper's size."""
     arch, cls = model.arch, int(model.cls_token is not None)
     visible, tokens, voxels = model.visible, model.tokens, model.patch**3
     embed = 2 * visible * voxels * arch.hidden
     encoder = arch.depth * block_flops(visible + cls, arch.hidden, arch.mlp)
     link = 2 * (visible + cls) * arch.hidden * arch.decoder_hidden
     decoder = arch.decoder_depth * block_flops(tokens + cls, arch.decoder_hidden, arch.decoder_mlp)
-    return embed + encoder + link + decoder + 2 * tokens * arch.decoder_hidden * voxels
+    head = 2 * (tokens - visible) * arch.decoder_hidden * voxels
+    return embed + encoder + link + decoder + head
 
 
 def training_flops(model: MaskedAutoencoder) -> int:

@@ -73,7 +73,8 @@ class MAETask(TrainingTask):
             target = patchify(volumes, model.patch)  # (B, N, P)
             totals["model"] += float(loss) * len(indices)
             for name, prediction in (("mean intensity", mean_patches.mean()), ("mean volume", mean_patches)):
-                totals[name] += float(model.forward_loss(target, prediction, mask)) * len(indices)
+                error = (target - prediction).square()[mask.bool()].mean()
+                totals[name] += float(error) * len(indices)
         errors = {name: total / len(feed) for name, total in totals.items()}
         return [
             {

@@ -81,9 +81,8 @@ class VolumeFeed:
 
 def z_score(stored: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
     """Stored values (B, X, Y, Z) -> float32 z-scores; where nothing is stored, 0."""
-    values = stored.to(torch.float32)
-    brain = values > 0
-    return values.mul_(gain).sub_(offset).mul_(brain)
+    values = stored.to(torch.float32).mul_(gain)
+    return values.addcmul_(values.sign(), offset, value=-1)  # the sign is 1 in the brain and 0 outside
 
 
 def brain_fraction(volumes: Tensor, patch: int = PATCH_SIZE) -> Tensor:

@@ -41,7 +41,7 @@ def compare(theirs, ours: MaskedAutoencoder) -> None:
     assert mask.gather(1, keep).sum() == 0
     removed = torch.stack([row.nonzero()[:, 0] for row in mask])
     restore = torch.cat([keep, removed], dim=1).argsort(dim=1)
-    prediction = ours.forward_decoder(ours.forward_encoder(ours.patches(volumes), keep), restore)
+    prediction = ours.head(ours.forward_decoder(ours.forward_encoder(ours.patches(volumes), keep), restore))
     torch.testing.assert_close(prediction, expected, atol=1e-5, rtol=0)
     hidden = theirs.blocks(torch.cat([theirs.cls_token.expand(2, -1, -1), theirs.patch_embedding(volumes)], dim=1))
     torch.testing.assert_close(ours.encode(volumes), hidden[:, 1:], atol=1e-5, rtol=0)
