@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from braing3n.cohorts.definition import CohortDefinition, Entry, ImagePattern, ModalityRules, Require
-from braing3n.cohorts.headers import Header, HeaderError, content_sample, read_header, split_series
+from braing3n.cohorts.headers import Header, HeaderError, content_sample, read_header, split_series, with_sidecar
 from braing3n.cohorts.template import fill
 from braing3n.cohorts.walk import Found
 from braing3n.files import sha256_of
@@ -90,6 +90,7 @@ class _Matcher:
         if found.complaint:
             return Verdict(found, "failed", found.complaint)
         has_session = "session" in groups or pattern.session != "{session}"
+        session = fill(pattern.session, groups) if has_session else ""
         date = _iso_date(fill(pattern.date, {"date": "", **groups}))
         if date is None and groups.get("date"):
             return Verdict(found, "failed", f"'{groups['date']}' in its path is no date")
@@ -100,7 +101,7 @@ class _Matcher:
         return Candidate(
             found=found,
             subject=fill(pattern.subject, groups),
-            session=(fill(pattern.session, groups) if has_session else "") or pattern.default_session,
+            session=pattern.session_names.get(session, session) or pattern.default_session,
             date=date,
             modality=modality,
             pattern=pattern,
@@ -140,8 +141,14 @@ def _iso_date(text: str) -> str | None:
         return None
 
 
-def check_headers(root: Path, candidates: list[Candidate]) -> tuple[list[Candidate], list[Verdict]]:
-    """Read every candidate's header; leave out what is not one 3D MR image, split folders of several series."""
+def check_headers(
+    root: Path, candidates: list[Candidate], paths: Container[str]
+) -> tuple[list[Candidate], list[Verdict]]:
+    """Read every candidate's header; leave out what is not one 3D MR image, split folders of several series.
+
+    Args:
+        paths: what lies under `root`, where JSON sidecars are looked for.
+    """
 
     def check(candidate: Candidate) -> list[Candidate | Verdict]:
         try:
@@ -149,16 +156,19 @@ def check_headers(root: Path, candidates: list[Candidate]) -> tuple[list[Candida
             parts = split_series(root, candidate.found) if split else [candidate.found]
         except HeaderError as error:
             return [Verdict(candidate.found, "failed", str(error))]
-        return [_checked(root, replace(candidate, found=part)) for part in parts]
+        return [_checked(root, replace(candidate, found=part), paths) for part in parts]
 
     with ThreadPoolExecutor(_HEADER_THREADS) as pool:
         results = [item for items in pool.map(check, candidates) for item in items]
     return [r for r in results if isinstance(r, Candidate)], [r for r in results if isinstance(r, Verdict)]
 
 
-def _checked(root: Path, candidate: Candidate) -> Candidate | Verdict:
+def _checked(root: Path, candidate: Candidate, paths: Container[str]) -> Candidate | Verdict:
+    sidecar = re.sub(r"\.nii(?:\.gz)?$", ".json", candidate.found.first)
     try:
         header = read_header(root, candidate.found)
+        if sidecar != candidate.found.first and sidecar in paths:
+            header = with_sidecar(header, root / sidecar)
     except HeaderError as error:
         return Verdict(candidate.found, "failed", str(error))
     reason = _not_wanted(header, candidate.pattern.require)
@@ -204,7 +214,8 @@ def _same_content(root: Path, group: list[Candidate]) -> dict[int, Verdict]:
     for alike in (same for same in samples.values() if len(same) > 1):
         first_of: dict[str, Candidate] = {}
         for candidate in alike:
-            whole = candidate.found.path if candidate.found.kind == "dicom" else candidate.found.first
+            found = candidate.found
+            whole = found.path if found.kind == "dicom" else found.voxels or found.first
             original = first_of.setdefault(sha256_of(root / whole), candidate)
             if original is not candidate:
                 reason = f"same content as {original.found.path}"

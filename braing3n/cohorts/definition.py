@@ -67,12 +67,10 @@ class ModalityRules(Settings):
     rules: dict[str, Modality]
     """Regular expression -> modality."""
 
-    @field_validator("exclude", "rules")
+    @field_validator("exclude", "rules", mode="before")
     @classmethod
-    def _patterns(cls, value: dict[str, str]) -> dict[str, str]:
-        for pattern in value:
-            _compiles(pattern)
-        return value
+    def _patterns(cls, value: dict[str, str | None]) -> dict[str, str]:
+        return {_compiles(pattern): result for pattern, result in value.items() if result is not None}
 
 
 class Require(Settings):
@@ -89,6 +87,7 @@ class ImagePattern(Settings):
     """One layout of images. Earlier layouts are preferred where several give the same session and modality."""
 
     name: str
+    """The layout's key under `images`."""
     pattern: str
     """Searched in the path relative to the root; for DICOM in the path of the series' first file."""
     example: str
@@ -96,6 +95,8 @@ class ImagePattern(Settings):
     subject: str = "{subject}"
     session: str = "{session}"
     default_session: str = "1"
+    session_names: dict[str, str] = Field(default_factory=dict)
+    """Sessions as this layout calls them -> as the tables and the other layouts do."""
     run: str = "{run}"
     date: str = "{date}"
     modality: Modality | ModalityRules
@@ -150,10 +151,13 @@ class ClinicalTable(Settings):
     files: tuple[str, ...]
     """Glob patterns relative to the root; `**` spans folders."""
     combine: Literal["newest", "all"] = "newest"
-    """Of several files: the last by name (releases carry dates), or all one after the other."""
+    """Of several files: the latest release by the date in its name, or all one after the other."""
     path: str | None = None
     """Regular expression over the file's path, whose groups join the columns (the site, for one)."""
-    format: Literal["text", "excel", "adni_xml"] = "text"
+    optional: bool = False
+    """Not every download has it: no note if it is not there."""
+    format: Literal["auto", "adni_xml"] = "auto"
+    """`auto` reads `.xls` and `.xlsx` as Excel and everything else as delimited text."""
     delimiter: str | None = None
     """Default: told from the header line (comma, tab, semicolon or blanks)."""
     encoding: str = "utf-8-sig"
@@ -161,12 +165,16 @@ class ClinicalTable(Settings):
     """Names for a table without a header."""
     skip_rows: int = 0
     """Rows to leave out below the header."""
+    copies: dict[str, str] = Field(default_factory=dict)
+    """New column -> column it repeats."""
+    recode: dict[str, dict[str, str | None]] = Field(default_factory=dict)
+    """Column -> code -> text, such as names of visits; rows recoded to null are left out, unknown codes are errors."""
     extract: dict[str, str] = Field(default_factory=dict)
     """Column -> regular expression whose groups become columns; rows that do not match are left out."""
     where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Column -> values; other rows are left out."""
-    key: str
-    """Template over the columns that names what a row is about."""
+    key: tuple[str, ...]
+    """Template over the columns that names what a row is about; of several the first whose columns a file has."""
     match: str = "{subject}"
     """Template over an image's parts that must equal `key`."""
     prefer: tuple[str, ...] = ()
@@ -174,7 +182,9 @@ class ClinicalTable(Settings):
     agree: tuple[str, ...] = ()
     """Columns whose values must agree between rows of one key; where they do not, they are taken as missing."""
     fill_down: tuple[str, ...] = ()
-    """Columns given once a subject: rows of the same key without a value take it from a row that has one."""
+    """Columns given once: rows without a value take it from the first row of the same `fill_by` that has one."""
+    fill_by: str | None = None
+    """Template over the columns; default the key."""
     date: str | None = None
     date_formats: tuple[str, ...] = ("%Y-%m-%d",)
     date_from: VisitDates | None = None
@@ -196,6 +206,19 @@ class ClinicalTable(Settings):
     def _text(cls, value: Any) -> Any:
         return tuple(str(item) for item in value)
 
+    @field_validator("key", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("recode", mode="before")
+    @classmethod
+    def _text_codes(cls, value: Any) -> Any:
+        return {
+            column: {str(code): None if text is None else str(text) for code, text in codes.items()}
+            for column, codes in value.items()
+        }
+
 
 class Cut(Settings):
     """Classes of a number: `labels[i]` from `at[i - 1]` on and below `at[i]`; the outer classes include their cuts."""
@@ -211,7 +234,7 @@ class Cut(Settings):
 
 
 class Condition(Settings):
-    """Holds for rows whose `field` is one of `values`, or a number below `below`, or at least `at_least`."""
+    """Holds for images whose `field` (or `session_id`) is one of `values`, or a number `below` or `at_least` that."""
 
     field: str
     values: tuple[str, ...] | None = None
@@ -226,10 +249,10 @@ class FieldSource(Settings):
     group: str | None = None
     """A named group of the image's path."""
     header: Literal["vendor", "model", "field_strength"] | None = None
-    """Of the DICOM header; no field that could identify a person is ever read."""
+    """Of the DICOM header or the JSON sidecar; no field that could identify a person is ever read."""
     table: str | None = None
     columns: tuple[str, ...] = ()
-    """Of the table; without `derive`, the first of them that the table has."""
+    """Of the table; without `derive`, each row takes the first of them in which it has a value."""
     optional: bool = False
     """The table may lack the columns (they differ between releases)."""
     lookup: str | None = None
@@ -238,9 +261,9 @@ class FieldSource(Settings):
     derive: str | None = None
     """A function of braing3n/cohorts/derive.py over the columns."""
     args: dict[str, Any] = Field(default_factory=dict)
-    codes: dict[str, str | None] | None = None
+    codes: dict[str, str | float | None] | None = None
     """Every code that may occur -> harmonised value (null: known, no value). Case does not matter."""
-    pattern_codes: dict[str, str] = Field(default_factory=dict)
+    pattern_codes: dict[str, str | None] = Field(default_factory=dict)
     """Regular expression -> value, for free text; tried after `codes`."""
     exclude: dict[str, str] = Field(default_factory=dict)
     """Code -> reason: images of these rows are left out."""
@@ -334,7 +357,7 @@ class AsPublished(Settings):
     why: tuple[str, ...]
     """Each difference, explained."""
     changes: dict[str, Any]
-    """Keys of the definition to replace, merged in depth."""
+    """Keys of the definition to replace, merged in depth; null takes a layout or a modality rule out."""
 
 
 class CohortDefinition(Settings):
@@ -368,6 +391,13 @@ class CohortDefinition(Settings):
     @classmethod
     def _text(cls, value: Any) -> Any:
         return tuple(str(item) for item in value)
+
+    @field_validator("images", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValueError("is a mapping from the layout's name to its pattern")
+        return tuple({"name": name, **pattern} for name, pattern in value.items() if pattern is not None)
 
     @field_validator("fields", mode="before")
     @classmethod

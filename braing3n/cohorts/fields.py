@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +148,8 @@ class _Harmoniser:
         file = ", ".join(sorted(set(table.rows[FILE]))[:2]) or source.table
         require_columns(table.rows, columns, file)
         missing = table.missing | frozenset(map(canonical, source.missing))
+        if source.derive is None and len(present) > 1:
+            table = _coalesced(table, present, missing)
         if source.derive is None:
             # The whole column is checked, not only the rows that some image needs: a code that nobody knows means that
             # the table is not what the definition takes it for.
@@ -221,7 +223,7 @@ class _Harmoniser:
                 self.excluded.setdefault(position, reasons[text])
 
     def _holds(self, condition: Condition) -> pd.Series:
-        values = self.columns[condition.field]
+        values = self.images["session"] if condition.field == "session_id" else self.columns[condition.field]
         result = pd.Series(True, index=values.index)
         if condition.values is not None:
             result &= values.isin(condition.values)
@@ -230,6 +232,14 @@ class _Harmoniser:
         if condition.at_least is not None:
             result &= values >= condition.at_least
         return result
+
+
+def _coalesced(table: LoadedTable, columns: list[str], missing: frozenset[str]) -> LoadedTable:
+    """The first column takes the others' values in rows where it has none: files of one table may name it otherwise."""
+    first = table.rows[columns[0]]
+    for column in columns[1:]:
+        first = first.where(~is_missing(first, missing), table.rows[column])
+    return replace(table, rows=table.rows.assign(**{columns[0]: first}))
 
 
 def _decide(
@@ -249,7 +259,7 @@ def _decide(
         return None
     for expression, value in source.pattern_codes.items():
         if re.search(expression, text):
-            return float(value) if numeric else value
+            return float(value) if numeric and value is not None else value
     if source.cut is not None:
         return _cut(float(text), source.cut)
     if source.codes is not None or source.pattern_codes:

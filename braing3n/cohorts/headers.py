@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import zlib
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -117,6 +118,25 @@ def _dicom(path: Path, n_files: int) -> Header:
     )
 
 
+def with_sidecar(header: Header, sidecar: Path) -> Header:
+    """Add what the JSON sidecar of BIDS says about the scanner.
+
+    Raises:
+        HeaderError: the sidecar is not JSON.
+    """
+    try:
+        content = json.loads(sidecar.read_text())
+    except ValueError as error:
+        raise HeaderError(f"sidecar {sidecar.name} is not valid JSON ({error})") from error
+    tesla = content.get("MagneticFieldStrength")
+    return replace(
+        header,
+        vendor=content.get("Manufacturer") or None,
+        model=content.get("ManufacturersModelName") or None,
+        field_strength=float(tesla) if isinstance(tesla, int | float) else None,
+    )
+
+
 def split_series(root: Path, found: Found) -> list[Found]:
     """A DICOM folder that holds several series -> one entry a series; a folder with one series stays as it is.
 
@@ -150,9 +170,9 @@ def split_series(root: Path, found: Found) -> list[Found]:
 
 
 def content_sample(root: Path, found: Found, block: int = 65536) -> str:
-    """Hash of the first, middle and last block of an entry's first file: different samples, different images."""
+    """Hash of the first, middle and last block of an entry's (first) voxel file: other samples, other images."""
     digest = hashlib.sha256(str(found.n_files).encode())
-    path = root / found.first
+    path = root / (found.voxels or found.first)
     size = path.stat().st_size
     with open(path, "rb") as handle:
         for start in sorted({0, max(0, size // 2 - block // 2), max(0, size - block)}):

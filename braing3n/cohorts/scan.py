@@ -49,14 +49,15 @@ def assemble(definition: CohortDefinition, root: Path, found: list[Found]) -> Sc
     candidates, verdicts = match_all(definition, found)
     if not candidates:
         raise _nothing(definition, root, _closest(found, verdicts))
+    paths = {item.path for item in found}
     for stage in (
-        lambda remaining: check_headers(root, remaining),
+        lambda remaining: check_headers(root, remaining, paths),
         lambda remaining: drop_duplicates(root, remaining),
         lambda remaining: choose(definition, remaining),
     ):
         candidates, left_out = stage(candidates)
         verdicts += left_out
-    harmonised = harmonise(definition, root, candidates, [item.path for item in found])
+    harmonised = harmonise(definition, root, candidates, sorted(paths))
     verdicts += [Verdict(candidates[i].found, "excluded", reason) for i, reason in harmonised.excluded.items()]
     kept = [i for i in range(len(candidates)) if i not in harmonised.excluded]
     identities = _identities(definition, root, [candidates[i] for i in kept], found)

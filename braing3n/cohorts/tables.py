@@ -18,7 +18,7 @@ from braing3n.errors import BrainG3NError
 
 _XML_TAGS = ("subjectIdentifier", "researchGroup", "subjectSex", "subjectAge", "dateAcquired", "imageUID")
 ALWAYS_MISSING = frozenset({"", "n/a"})
-KEY, DATE, FILE = "\x00key", "\x00date", "\x00file"  # no file names a column so
+KEY, FILL_BY, DATE, FILE = "\x00key", "\x00fill", "\x00date", "\x00file"  # no file names a column so
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ def load_tables(
     paths = sorted(paths)
     for name, table in definition.tables.items():
         files = table_files(table, paths)
+        if not files and table.optional:
+            continue
         if not files:
             fields = [f for f, sources in definition.fields.items() if any(s.table == name for s in sources)]
             notes.append(
@@ -71,13 +73,11 @@ def load_tables(
 
 
 def table_files(table: ClinicalTable, paths: list[str]) -> list[str]:
-    """Files of a table, by the first glob pattern that matches any; with `newest` the latest release."""
-    for pattern in table.files:
-        expression = _glob_expression(pattern)
-        files = [path for path in paths if expression.fullmatch(path)]
-        if files:
-            return files if table.combine == "all" else [max(files, key=_release)]
-    return []
+    """Files of a table: all that its globs match, or with `newest` the latest release of the first glob that does."""
+    matches = [[path for path in paths if _glob_expression(p).fullmatch(path)] for p in table.files]
+    if table.combine == "all":
+        return sorted({path for files in matches for path in files})
+    return next(([max(files, key=_release)] for files in matches if files), [])
 
 
 def _release(path: str) -> tuple[str, str]:
@@ -102,13 +102,14 @@ def _read(table: ClinicalTable, root: Path, files: list[str]) -> pd.DataFrame:
     if table.format == "adni_xml":
         rows = pd.DataFrame([_adni_xml_row(root / file) for file in files], dtype=str).fillna("")
         return _keyed(table, rows, table.files[0])
-    return pd.concat([_read_one(table, root, file) for file in files], ignore_index=True)
+    return pd.concat([_read_one(table, root, file) for file in files], ignore_index=True).fillna("")
 
 
 def _read_one(table: ClinicalTable, root: Path, file: str) -> pd.DataFrame:
     """One file as text columns with its key; rows outside `extract` and `where` are left out."""
-    reader = _read_excel if table.format == "excel" else _read_text
-    rows = reader(table, root / file).iloc[table.skip_rows :].reset_index(drop=True)
+    rows = _read_excel(root / file) if file.lower().endswith((".xls", ".xlsx")) else _read_text(table, root / file)
+    rows.columns = [str(column).strip() for column in rows.columns]
+    rows = rows.iloc[table.skip_rows :].reset_index(drop=True)
     if table.path is not None:
         match = re.search(table.path, file)
         for name, value in (match.groupdict() if match else {}).items():
@@ -117,6 +118,14 @@ def _read_one(table: ClinicalTable, root: Path, file: str) -> pd.DataFrame:
 
 
 def _keyed(table: ClinicalTable, rows: pd.DataFrame, file: str) -> pd.DataFrame:
+    """Copied, recoded, extracted and filtered columns, and KEY."""
+    for column, original in table.copies.items():
+        require_columns(rows, (original,), file)
+        rows[column] = rows[original]
+    for column, codes in table.recode.items():
+        require_columns(rows, (column,), file)
+        rows[column] = _recoded(rows[column], codes, file)
+        rows = rows[rows[column].notna()].copy()
     for column, pattern in table.extract.items():
         require_columns(rows, (column,), file)
         parts = rows[column].str.strip().str.extract(pattern)
@@ -126,9 +135,25 @@ def _keyed(table: ClinicalTable, rows: pd.DataFrame, file: str) -> pd.DataFrame:
     for column, values in table.where.items():
         require_columns(rows, (column,), file)
         rows = rows[rows[column].map(canonical).isin([canonical(value) for value in values])]
-    require_columns(rows, parts_of(table.key), file)
-    keys = [fill(table.key, row) for row in rows.to_dict("records")]
-    return rows.assign(**{KEY: keys, FILE: file})
+    key = next((key for key in table.key if set(parts_of(key)) <= set(rows.columns)), table.key[0])
+    require_columns(rows, parts_of(key), file)
+    records = rows.to_dict("records")
+    filled = [fill(table.fill_by or key, record) for record in records]
+    return rows.assign(**{KEY: [fill(key, record) for record in records], FILL_BY: filled, FILE: file})
+
+
+def _recoded(values: pd.Series, codes: dict[str, str | None], file: str) -> pd.Series:
+    known = {canonical(code): text for code, text in codes.items()}
+    unknown = sorted({value for value in values if canonical(value) not in known})
+    if unknown:
+        raise BrainG3NError(
+            f"unknown values in column '{values.name}'",
+            file=file,
+            expected=", ".join(codes),
+            found=", ".join(repr(value) for value in unknown[:10]),
+            remedy="add them to the table's recode in the cohort's definition",
+        )
+    return values.map(lambda value: known[canonical(value)])
 
 
 def require_columns(rows: pd.DataFrame, columns: tuple[str, ...], file: Path | str) -> None:
@@ -173,7 +198,7 @@ def _read_text(table: ClinicalTable, file: Path) -> pd.DataFrame:
     ).astype(str)
 
 
-def _read_excel(table: ClinicalTable, file: Path) -> pd.DataFrame:
+def _read_excel(file: Path) -> pd.DataFrame:
     """`.xls` and `.xlsx`; whole numbers lose the `.0` that Excel's floats would give them."""
     rows = pd.read_excel(file, engine="calamine", dtype=object, keep_default_na=False, na_values=[""])
 
@@ -267,9 +292,9 @@ def _one_per_key(rows: pd.DataFrame, table: LoadedTable, notes: list[str]) -> pd
             rows.loc[rows[KEY].isin(torn), column] = ""
     for column in definition.fill_down:
         require_columns(rows, (column,), _files_of(rows))
-        known = rows[~is_missing(rows[column], table.missing)].drop_duplicates(KEY).set_index(KEY)[column]
         empty = is_missing(rows[column], table.missing)
-        rows.loc[empty, column] = rows.loc[empty, KEY].map(known).fillna("")
+        known = rows[~empty].drop_duplicates(FILL_BY).set_index(FILL_BY)[column]
+        rows.loc[empty, column] = rows.loc[empty, FILL_BY].map(known).fillna("")
     for column in reversed(definition.prefer):
         require_columns(rows, (column,), _files_of(rows))
         rows = rows.iloc[is_missing(rows[column], table.missing).to_numpy().argsort(kind="stable")]

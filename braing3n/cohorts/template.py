@@ -16,22 +16,23 @@ class _Formatter(string.Formatter):
 
     def format_field(self, value: Any, format_spec: str) -> str:
         text = "" if value is None else str(value).strip()
-        if not format_spec or not text:
-            return text
-        if format_spec == "digits":
-            return re.sub(r"\D", "", text)
-        if format_spec == "int":
-            return str(int(text)) if text.isdigit() else text
-        if format_spec.startswith("zfill"):
-            return text.zfill(int(format_spec.removeprefix("zfill")))
-        raise ValueError(f"unknown format '{format_spec}' in a template; known: digits, int, zfillN")
+        for step in filter(None, format_spec.split("|")):
+            if step == "digits":
+                text = re.sub(r"\D", "", text)
+            elif step == "int":
+                text = str(int(text)) if text.isdigit() else text
+            elif step.startswith("zfill"):
+                text = text.zfill(int(step.removeprefix("zfill"))) if text else text
+            else:
+                raise ValueError(f"unknown format '{step}' in a template; known: digits, int, zfillN")
+        return text
 
 
 _FORMATTER = _Formatter()
 
 
 def fill(template: str, parts: Mapping[str, Any]) -> str:
-    """Fill a template. Format specifications: `zfill7`, `int` (no leading zeros), `digits` (digits only).
+    """Fill a template. Formats: `zfill7`, `int` (no leading zeros), `digits` (digits only); chained: `digits|zfill5`.
 
     Raises:
         KeyError: the template names a part that is not there.

@@ -28,7 +28,8 @@ class Found:
     """One thing under the root. `path` and `first` are POSIX and relative to it.
 
     `path` is what the ledger names: the file, the folder of a DICOM series, or the `.hdr` of an Analyze pair; `first`
-    is the file whose header speaks for it, and the path that image patterns are matched against.
+    is the file whose header speaks for it, and the path that image patterns are matched against. `voxels` is where the
+    voxels are, if not in `first`.
     """
 
     path: str
@@ -38,6 +39,7 @@ class Found:
     n_files: int = 1
     complaint: str | None = None
     series_uid: str | None = None
+    voxels: str | None = None
 
 
 def kind_of(name: str) -> Kind:
@@ -114,7 +116,8 @@ def _analyze_pairs(prefix: str, names: list[str], files: dict[str, int]) -> list
             None if len(pair) == 2 else f"the other half of the pair is missing (.{'img' if 'hdr' in pair else 'hdr'})"
         )
         size = sum(files[half] for half in pair.values())
-        found.append(Found(prefix + name, prefix + name, "analyze", size, len(pair), complaint))
+        voxels = prefix + pair["img"] if "img" in pair else None
+        found.append(Found(prefix + name, prefix + name, "analyze", size, len(pair), complaint, voxels=voxels))
     return found
 
 

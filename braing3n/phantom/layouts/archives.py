@@ -1,4 +1,4 @@
-"""Layouts of IXI, ADNI, PPMI, UPENN-GBM, UCSF-PDGM, HCP-YA and SCHIZO: each its archive's own tree and tables."""
+"""Layouts of IXI, ADNI and UPENN-GBM, the cohorts that the demo runs on."""
 
 from __future__ import annotations
 

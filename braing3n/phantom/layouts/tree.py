@@ -40,7 +40,7 @@ class Tree:
         target.write_bytes(content)
 
     def nifti(self, path: str, shape: Sequence[int] = (176, 240, 256), spacing: float = 1.0, content: str = "") -> str:
-        """Header and a few bytes that depend on `content` (default: the path), so that files differ unless meant not to."""
+        """Header and a few bytes that depend on `content` (default: the path), so that files differ."""
         raw = _nifti_header(tuple(shape), spacing) + _filler(content or path)
         self.bytes(path, gzip.compress(raw, 1, mtime=0) if path.endswith(".gz") else raw)
         return path
