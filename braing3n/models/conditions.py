@@ -83,11 +83,14 @@ def encode_conditions(table: pd.DataFrame, vocabulary: ConditionVocabulary) -> C
     return Conditions(values.where(known, torch.zeros(())), torch.where(known, KNOWN, UNKNOWN))
 
 
-def requested_conditions(requests: Iterable[Mapping[str, Any]], vocabulary: ConditionVocabulary) -> Conditions:
+def requested_conditions(
+    requests: Iterable[Mapping[str, Any]], vocabulary: ConditionVocabulary, never_dropped: Iterable[str] = ()
+) -> Conditions:
     """Conditions by name: a value asks for it, None asks for the null embedding, an absent name means unknown.
 
     Raises:
-        BrainG3NError: a name or a class that the vocabulary does not have, or a number that is none.
+        BrainG3NError: a name or a class that the vocabulary does not have, a number that is none, or no value for a
+            condition that is never dropped.
     """
     requests = list(requests)
     names = vocabulary.names
@@ -99,6 +102,9 @@ def requested_conditions(requests: Iterable[Mapping[str, Any]], vocabulary: Cond
             raise BrainG3NError(
                 "no such condition", found=", ".join(sorted(map(str, unknown))), expected=", ".join(names)
             )
+        unset = [name for name in never_dropped if request.get(name) is None]
+        if unset:
+            raise BrainG3NError("conditions that are never dropped need a value", found=f"none for {', '.join(unset)}")
         for name, value in request.items():
             column = names.index(name)
             state[row, column] = NULL if value is None else KNOWN

@@ -20,25 +20,29 @@ from braing3n.files import atomic_path, read_parquet, write_parquet
 REMEDY = "run the rule `encode` again for this shard (braing3n latents encode)"
 
 
-def write_latents(path: str | Path, volume_ids: list[str], latents: Tensor, tokenizer_sha256: str) -> None:
-    """Write latents (n, N, L) as float16, with the hash of the weights that made them, then beside it their ids.
+def save_latents(path: str | Path, latents: Tensor, tokenizer_sha256: str) -> None:
+    """Write raw latents (n, N, L) as float16, with the hash of the tokenizer's weights.
 
     Raises:
         BrainG3NError: a latent is not finite in float16.
     """
-    path, half = Path(path), latents.to(torch.float16).cpu().contiguous()
-    finite = half.isfinite().flatten(1).all(dim=1)
-    if not bool(finite.all()):
-        bad = [volume_ids[i] for i in torch.nonzero(~finite).flatten().tolist()]
-        raise BrainG3NError("latents are not finite in float16", file=path, found=", ".join(bad[:5]))
+    half = latents.to(torch.float16).cpu().contiguous()
+    bad = torch.nonzero(~half.isfinite().flatten(1).all(dim=1)).flatten().tolist()
+    if bad:
+        raise BrainG3NError("latents are not finite in float16", file=path, found=f"rows {bad[:5]}")
     with atomic_path(path) as temporary:
         save_file({"latents": half}, str(temporary), metadata={"tokenizer_sha256": tokenizer_sha256})
+
+
+def write_latents(path: str | Path, volume_ids: list[str], latents: Tensor, tokenizer_sha256: str) -> None:
+    """`save_latents`, then the table of ids beside it."""
+    save_latents(path, latents, tokenizer_sha256)
     ids = pd.DataFrame({"volume_id": volume_ids, "row": np.arange(len(volume_ids))})
-    write_parquet(path.with_suffix(".parquet"), ids.astype({"volume_id": "str", "row": "int64"}))
+    write_parquet(Path(path).with_suffix(".parquet"), ids.astype({"volume_id": "str", "row": "int64"}))
 
 
 def read_latents(path: str | Path, tokenizer_sha256: str) -> tuple[pd.Series, Tensor]:
-    """One shard's latents.
+    """Latents of a shard, or of a generated arm, whose files have the same form.
 
     Returns:
         rows by volume_id, and latents (n, N, L) float16.
