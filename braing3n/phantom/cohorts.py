@@ -1,30 +1,24 @@
-"""Phantom cohorts on disk: plan every scan, render them in parallel, write tables, and the truth in another place."""
+"""Phantom cohorts on disk: plan every scan, render it, write the tables, and the truth in another place."""
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
-from tqdm import tqdm
 
 from braing3n.config.data import PhantomSettings
 from braing3n.errors import BrainG3NError
-from braing3n.files import read_json, settings_hash, sha256_of, write_bytes, write_json, write_nifti, write_parquet
+from braing3n.files import read_json, settings_hash, sha256_of, write_bytes, write_json, write_parquet
 from braing3n.phantom.adni import plan_adni
-from braing3n.phantom.anatomy import Anatomy, load_anatomy
-from braing3n.phantom.dicom import write_series
+from braing3n.phantom.anatomy import load_anatomy
 from braing3n.phantom.ixi import plan_ixi
-from braing3n.phantom.plan import CohortPlan, PlannedScan
-from braing3n.phantom.simulate import Simulation, simulate, ventricle_ml
+from braing3n.phantom.plan import CohortPlan
+from braing3n.phantom.render import render_plans
+from braing3n.phantom.simulate import ventricle_ml
 from braing3n.phantom.truth import ScanTruth, SubjectTruth, truth_row
 from braing3n.phantom.upenn import plan_upenn
 from braing3n.preprocess.atlas import load_atlas
@@ -59,7 +53,7 @@ def make_phantoms(
         {
             "settings": settings.model_dump(mode="json", exclude={"root"}),
             "atlas": load_atlas(atlas_folder).sha256,
-            "code": sha256_of_sources(),
+            "code": {path.name: sha256_of(path) for path in sorted(Path(__file__).parent.glob("*.py"))},
             "truth_images": save_truth_images,
         }
     )
@@ -69,7 +63,7 @@ def make_phantoms(
     if not _claim(root, key, cohorts):
         log.info("phantom cohorts in %s are up to date", root)
         return truth / "truth.parquet"
-    rows = _render_all(atlas_folder, root, plans, truth / "images" if save_truth_images else None, workers)
+    rows = render_plans(atlas_folder, root, plans, truth, save_truth_images, workers)
     for plan in plans:
         for name, content in plan.tables.items():
             write_bytes(root / plan.name / name, content)
@@ -80,11 +74,6 @@ def make_phantoms(
     return truth / "truth.parquet"
 
 
-def sha256_of_sources() -> dict[str, str]:
-    """Hash of every module of this package: another simulator makes other phantoms."""
-    return {path.name: sha256_of(path) for path in sorted(Path(__file__).parent.glob("*.py"))}
-
-
 def _claim(root: Path, key: str, cohorts: list[str]) -> bool:
     """True when cohorts must be made; whatever an earlier run left of them is then gone."""
     manifest = root / MANIFEST
@@ -92,10 +81,11 @@ def _claim(root: Path, key: str, cohorts: list[str]) -> bool:
     present = [root / name for name in cohorts if (root / name).exists()]
     if known.get("complete") and known["key"] == key and len(present) == len(cohorts):
         return False
-    if present and not known:
+    foreign = [folder for folder in present if folder.name not in known.get("cohorts", [])]
+    if foreign:
         raise BrainG3NError(
             "folder exists and was not made by `braing3n phantom make`",
-            file=present[0],
+            file=foreign[0],
             remedy="set phantom.root to an empty folder, or move this one away",
         )
     for name in known.get("cohorts", []):
@@ -105,73 +95,13 @@ def _claim(root: Path, key: str, cohorts: list[str]) -> bool:
     return True
 
 
-def _render_all(
-    atlas_folder: str | Path, root: Path, plans: list[CohortPlan], images: Path | None, workers: int | None
-) -> list[dict[str, Any]]:
-    load_anatomy(atlas_folder)  # derived once, here, not by every worker
-    jobs = [(plan.name, planned) for plan in plans for planned in plan.scans]
-    workers = min(workers or len(os.sched_getaffinity(0)), max(len(jobs), 1))
-    with ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(str(atlas_folder),)
-    ) as pool:
-        futures = [pool.submit(_render, cohort, planned, root / cohort, images) for cohort, planned in jobs]
-        progress = tqdm(as_completed(futures), total=len(futures), desc="phantoms", unit="volume", disable=None)
-        try:
-            return [future.result() for future in progress]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # one failure is enough to stop for
-            raise
-
-
-_anatomy: Anatomy | None = None  # of this worker process
-
-
-def _start_worker(atlas_folder: str) -> None:
-    global _anatomy
-    torch.set_num_threads(1)
-    _anatomy = load_anatomy(atlas_folder)
-
-
-def _render(cohort: str, planned: PlannedScan, root: Path, images: Path | None) -> dict[str, Any]:
-    assert _anatomy is not None, "worker has not started"
-    result = simulate(_anatomy, planned.subject, planned.scan, planned.grid)
-    if planned.dicom is None:
-        write_nifti(root / planned.source_path, np.rint(result.volume), result.affine, dtype=np.int16)
-    else:
-        write_series(root / planned.source_path, result.volume, result.affine, planned.dicom)
-    row = truth_row(
-        planned.subject,
-        planned.scan,
-        cohort=cohort,
-        source_path=planned.source_path,
-        **planned.known,
-        ventricle_ml=ventricle_ml(_anatomy, planned.subject),
-    )
-    return row | _brain_row(result, cohort, planned, images)
-
-
-def _brain_row(result: Simulation, cohort: str, planned: PlannedScan, images: Path | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"brain_ml": float(result.brain.sum() * abs(np.linalg.det(result.affine[:3, :3])) / 1000)}
-    if images is not None:
-        stem = f"{cohort}_{planned.source_path.removesuffix('.nii.gz').replace('/', '_')}"
-        row |= {"mask_path": f"images/{stem}_mask.nii.gz", "bias_path": f"images/{stem}_bias.nii.gz"}
-        write_nifti(images.parent / row["mask_path"], result.brain, result.affine, dtype=np.uint8)
-        write_nifti(images.parent / row["bias_path"], result.bias, result.affine, dtype=np.float32)
-    return row
-
-
 def _write_sri24(atlas_folder: str | Path, root: Path) -> dict[str, Any]:
     """The atlas's whole head, a real average of 24 adults, as a cohort of one scan."""
     atlas = load_atlas(atlas_folder)
     write_bytes(root / "SRI24" / SRI24_FILE, atlas.head_path.read_bytes())
-    row = truth_row(
-        SubjectTruth(),
-        ScanTruth(),
-        cohort="SRI24",
-        source_path=SRI24_FILE,
-        subject="SRI24",
-        session="1",
-        brain_ml=float(atlas.mask.sum()) / 1000,
-        ventricle_ml=ventricle_ml(load_anatomy(atlas_folder), SubjectTruth()),
-    )
-    return row | {"gain": None}
+    known = {"cohort": "SRI24", "source_path": SRI24_FILE, "subject": "SRI24", "session": "1"}
+    measured = {
+        "brain_ml": float(atlas.mask.sum()) / 1000,
+        "ventricle_ml": ventricle_ml(load_anatomy(atlas_folder), SubjectTruth()),
+    }
+    return truth_row(SubjectTruth(), ScanTruth(), **known, **measured) | {"gain": None}
