@@ -74,10 +74,10 @@ def encode_conditions(table: pd.DataFrame, vocabulary: ConditionVocabulary) -> C
     if absent:
         raise BrainG3NError("table lacks columns of the conditions", found=f"no {', '.join(absent)}")
     columns = [
-        pd.Series(pd.Categorical(table[spec.column], categories=spec.classes).codes).replace(-1, np.nan)
+        table[spec.column].map({name: index for index, name in enumerate(spec.classes)})
         for spec in vocabulary.categorical.values()
     ]
-    columns += [pd.to_numeric(table[spec.column]).reset_index(drop=True) for spec in vocabulary.continuous.values()]
+    columns += [table[spec.column] for spec in vocabulary.continuous.values()]
     values = torch.from_numpy(np.stack([column.to_numpy(dtype=np.float32) for column in columns], axis=1))
     known = values.isfinite()
     return Conditions(values.where(known, torch.zeros(())), torch.where(known, KNOWN, UNKNOWN))
