@@ -7,6 +7,7 @@ masked ones, D encoder width, E decoder width, P = 4096 voxels a patch.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +54,12 @@ def random_masking(
     ids = noise.argsort(dim=1)
     ids_keep, ids_masked = ids[:, :visible].sort(dim=1).values, ids[:, visible:].sort(dim=1).values
     return Masking(ids_keep, ids_masked, torch.cat([ids_keep, ids_masked], dim=1).argsort(dim=1))
+
+
+def fixed_masking(tokens: int, visible: int, seeds: Sequence[int], device: torch.device | str) -> Masking:
+    """Masks of a volume each from a seed each, the same on every device and in every batch."""
+    drawn = [random_masking(1, tokens, visible, torch.Generator().manual_seed(seed), "cpu") for seed in seeds]
+    return Masking(*(torch.cat(ids).to(device) for ids in zip(*drawn, strict=True)))
 
 
 def gather_tokens(x: Tensor, ids: Tensor) -> Tensor:
@@ -120,21 +127,26 @@ class MaskedAutoencoder(nn.Module):
             loss (scalar), prediction (B, M, P) of the masked patches in the order of the grid, mask (B, N): 0 is keep,
             1 is remove.
         """
+        masking = random_masking(len(volumes), self.tokens, self.visible, generator, volumes.device)
+        loss, prediction = self.forward_masked(volumes, masking)
+        return loss, prediction, masking.mask
+
+    def forward_masked(self, volumes: Tensor, masking: Masking) -> tuple[Tensor, Tensor]:
+        """`forward` under given masks -> loss, prediction (B, M, P)."""
         patches = self.patches(volumes)  # (B, N, P)
-        masking = random_masking(len(patches), self.tokens, self.visible, generator, patches.device)
         latent = self.forward_encoder(patches, masking.ids_keep)  # (B, V, D), or (B, 1 + V, D) with a cls token
         x = self.forward_decoder(latent, masking.ids_restore)  # (B, N, E)
         # Visible patches do not enter the loss: nothing is predicted there.
         prediction = self.head(gather_tokens(x, masking.ids_masked))  # (B, M, P)
         target = gather_tokens(patches, masking.ids_masked)  # (B, M, P)
-        return self.forward_loss(prediction, target), prediction, masking.mask
+        return self.forward_loss(prediction, target), prediction
 
-    def reconstruct(self, volumes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Volumes with their masked patches predicted: (B, 1, X, Y, Z), and the mask (B, N): 0 is keep, 1 is remove."""
-        _, prediction, mask = self(volumes, generator)
+    def reconstruct(self, volumes: Tensor, masking: Masking) -> Tensor:
+        """Volumes with their masked patches as predicted, the visible ones as they are: (B, 1, X, Y, Z)."""
+        _, prediction = self.forward_masked(volumes, masking)
         patches = self.patches(volumes).clone()
-        patches[mask.bool()] = prediction.flatten(0, 1).to(patches.dtype)  # both in the order of the grid
-        return unpatchify(patches, self.grid, self.patch), mask
+        patches[masking.mask.bool()] = prediction.flatten(0, 1).to(patches.dtype)  # both in the order of the grid
+        return unpatchify(patches, self.grid, self.patch)
 
     def encode(self, volumes: Tensor) -> Tensor:
         """Features of whole volumes: (B, 1, X, Y, Z) -> (B, N, D), after the encoder's last norm, without cls token."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from braing3n.config.training import MAESettings
 from braing3n.errors import BrainG3NError
-from braing3n.models.mae import MaskedAutoencoder, mae_card_architecture, training_flops
+from braing3n.models.mae import MaskedAutoencoder, Masking, fixed_masking, mae_card_architecture, training_flops
 from braing3n.models.transformer import patchify
 from braing3n.training import seeds
 from braing3n.training.distributed import mean_over_processes, share
@@ -55,22 +55,25 @@ class MAETask(TrainingTask):
         if len(self.val) == 0:
             return {}
         total, count = 0.0, 0
-        for number, indices in share(list(enumerate(split_batches(len(self.val), self.batch_size)))):
-            random = seeds.generator(device, self.seed, VALIDATION, number)
-            loss, _, _ = model(self.val.batch(indices, device), random)
+        for indices in share(split_batches(len(self.val), self.batch_size)):
+            loss, _ = model.forward_masked(self.val.batch(indices, device), self.masking(indices, device))
             total, count = total + float(loss) * len(indices), count + len(indices)
         return mean_over_processes({"loss": total}, count, device)
+
+    def masking(self, indices: np.ndarray, device: torch.device) -> Masking:
+        """Masks that belong to the volumes, whatever the batch: errors do not depend on the batch size."""
+        numbers = [seeds.derive(self.seed, VALIDATION, int(index)) for index in indices]
+        return fixed_masking(self.model.tokens, self.model.visible, numbers, device)
 
     def checks(self, history: list[dict], model: nn.Module, device: torch.device) -> list[dict]:
         """Reconstruction of masked patches against two predictions that need no network, at the same patches."""
         feed, of = (self.val, "validation") if len(self.val) else (self.train, "training (no validation volumes)")
         mean_patches = self.mean_volume_patches(device)  # (N, P)
         totals = {"model": 0.0, "mean intensity": 0.0, "mean volume": 0.0}
-        for number, indices in enumerate(split_batches(len(feed), self.batch_size)):
-            volumes = feed.batch(indices, device)
-            random = seeds.generator(device, self.seed, VALIDATION, number)
-            loss, _, mask = model(volumes, random)
-            target = patchify(volumes, model.patch)  # (B, N, P)
+        for indices in split_batches(len(feed), self.batch_size):
+            volumes, masking = feed.batch(indices, device), self.masking(indices, device)
+            loss, _ = model.forward_masked(volumes, masking)
+            mask, target = masking.mask, patchify(volumes, model.patch)  # (B, N), (B, N, P)
             totals["model"] += float(loss) * len(indices)
             for name, prediction in (("mean intensity", mean_patches.mean()), ("mean volume", mean_patches)):
                 error = (target - prediction).square()[mask.bool()].mean()

@@ -8,6 +8,7 @@ from braing3n.config.models import MAEArchitecture
 from braing3n.errors import BrainG3NError
 from braing3n.models.mae import (
     MaskedAutoencoder,
+    fixed_masking,
     forward_flops,
     gather_tokens,
     load_mae,
@@ -71,6 +72,12 @@ def test_masks_are_uniform_and_reproducible():
     torch.testing.assert_close(first.mean(dim=0), torch.full((12,), 0.75), atol=5 * (0.1875 / 2000) ** 0.5, rtol=0)
 
 
+def test_fixed_masks_belong_to_their_seeds_whatever_the_batch():
+    together = fixed_masking(12, 3, [7, 8, 9], "cpu").mask
+    assert torch.equal(together[1:2], fixed_masking(12, 3, [8], "cpu").mask)
+    assert not torch.equal(together[0], together[1])
+
+
 def test_loss_is_the_mean_squared_error_of_masked_patches():
     model, volumes = small(), random_volumes()
     loss, prediction, mask = model(volumes, torch.Generator().manual_seed(5))
@@ -86,9 +93,9 @@ def test_loss_is_the_mean_squared_error_of_masked_patches():
 
 def test_reconstruction_keeps_what_was_seen_and_fills_in_the_rest():
     model, volumes = small(), random_volumes()
-    _, prediction, _ = model(volumes, torch.Generator().manual_seed(5))
-    reconstructed, mask = model.reconstruct(volumes, torch.Generator().manual_seed(5))
-    before, after = patchify(volumes), patchify(reconstructed)
+    masking = fixed_masking(12, 3, [4, 5], "cpu")
+    _, prediction = model.forward_masked(volumes, masking)
+    before, after, mask = patchify(volumes), patchify(model.reconstruct(volumes, masking)), masking.mask
     assert torch.equal(after[mask == 0], before[mask == 0])
     assert torch.equal(after[mask == 1], prediction.flatten(0, 1))
 
