@@ -28,6 +28,8 @@ TOPICS = (
     "quality",
     "training",
     "probes",
+    "generated",
+    "forecast",
     "others",
     "cost",
 )

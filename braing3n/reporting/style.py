@@ -75,16 +75,22 @@ def save_chart(figure: Figure, stem: Path) -> list[Path]:
     return [stem.with_suffix(".png"), stem.with_suffix(".svg")]
 
 
-def save_picture(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure of images as PNG with a palette of 256 colours, a third of the size, and close it."""
+def save_picture(figure: Figure, stem: Path, colours: bool = False) -> list[Path]:
+    """Write a figure of images as PNG and close it.
+
+    Grey images with outlines do with a palette of 256 colours, at a third of the size; `colours` keeps all.
+    """
     import matplotlib.pyplot as plt
     from PIL import Image
 
     raw = io.BytesIO()
     figure.savefig(raw, format="png", facecolor=figure.get_facecolor(), metadata={"Software": None})
     plt.close(figure)
+    image = Image.open(raw).convert("RGB")
+    if not colours:
+        image = image.quantize(256, method=Image.Quantize.MEDIANCUT)
     packed = io.BytesIO()
-    Image.open(raw).convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT).save(packed, "png", optimize=True)
+    image.save(packed, "png", optimize=True)
     write_bytes(stem.with_suffix(".png"), packed.getvalue())
     return [stem.with_suffix(".png")]
 

@@ -54,7 +54,7 @@ def _draw(run: Run, cohort: str, scans: pd.DataFrame, stem: Path) -> Drawn:
         image, mask, sizes = read_pair(run, row["native"], row["mask"])
         axes = [figure.add_subplot(grid[i, column]) for i in range(len(PLANES))]
         frame = box_of([mask], [round(MARGIN_MM / size) for size in sizes])
-        draw_planes(axes, image, mask, None, frame, mark_sides=column == 0, sizes=sizes)
+        draw_planes(axes, image, mask, None, frame, mark_letters=column == 0, sizes=sizes)
         axes[0].set_title(volume_label(row), color="white", fontsize=8, loc="center")
     return Drawn(
         [p.name for p in save_picture(figure, stem)],

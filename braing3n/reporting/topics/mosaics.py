@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from braing3n.errors import BrainG3NError
 from braing3n.geometry import center_crop_or_pad
 from braing3n.reporting.drawing import Drawing, Drawn
 from braing3n.reporting.page import fixed, plural
-from braing3n.reporting.planes import EDGES, PLANES, Box, box_of, filled, picture_sizes, plane, slice_indices, window
+from braing3n.reporting.pictures import mark_sides, read_packed, show
+from braing3n.reporting.planes import PLANES, Box, box_of, filled, picture_sizes, plane, slice_indices, window
 from braing3n.reporting.run import Run, pick
 from braing3n.reporting.style import ORANGE, SKY, YELLOW, save_picture
 
@@ -41,7 +41,7 @@ def _draw_cohort(run: Run, cohort: str, stem: Path) -> Drawn:
     grid = figure.add_gridspec(3, len(volumes), height_ratios=[size[1] / size[0] for size in picture_sizes(frame)])
     for column, (volume, (_, row)) in enumerate(zip(volumes, chosen.iterrows(), strict=True)):
         axes = [figure.add_subplot(grid[i, column]) for i in range(3)]
-        draw_planes(axes, volume, volume > 0, outline, frame, mark_sides=column == 0)
+        draw_planes(axes, volume, volume > 0, outline, frame, mark_letters=column == 0)
         marked = row["chosen"] == "worst" or bool(row.get("qc_flags"))
         axes[0].set_title(volume_label(row), color=ORANGE if marked else "white", fontsize=8, loc="center")
     return Drawn(
@@ -73,13 +73,8 @@ def volume_label(row: pd.Series) -> str:
 
 
 def read_volume(run: Run, row: pd.Series) -> np.ndarray:
-    """Stored values (X, Y, Z) of one row of the metadata table, as float32 intensities."""
-    path = run.path(row["store_file"])
-    try:
-        stored = np.load(path, mmap_mode="r")[int(row["store_row"])]
-    except (OSError, ValueError, IndexError) as error:
-        raise BrainG3NError("volume store cannot be read", file=row["store_file"], found=str(error)) from error
-    return stored.astype(np.float32) * np.float32(row["scale"])
+    """Intensities (X, Y, Z) of one row of the metadata table."""
+    return read_packed(run, row["store_file"], int(row["store_row"]), row["scale"])
 
 
 def atlas_mask(run: Run) -> np.ndarray | None:
@@ -97,24 +92,21 @@ def draw_planes(
     mask: np.ndarray,
     outline: np.ndarray | None,
     frame: Box,
-    mark_sides: bool = True,
+    mark_letters: bool = True,
     sizes: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> None:
     """Fill three axes with axial, coronal and sagittal slices, the mask's outline and the letters of the sides."""
     indices = slice_indices(mask)
-    low, high = window(volume, mask)
+    _, high = window(volume, mask)
     x, y, z = sizes
     aspects = {"axial": y / x, "coronal": z / x, "sagittal": z / y}
     for axis, name in zip(axes, PLANES, strict=True):
-        picture = plane(volume, name, indices[name], frame)
-        axis.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="bilinear", aspect=aspects[name])
+        show(axis, plane(volume, name, indices[name], frame), high, aspects[name])
         if outline is not None and outline.shape == volume.shape:
             _contour(axis, plane(outline, name, indices[name], frame), SKY)
         _contour(axis, plane(mask, name, indices[name], frame), YELLOW)
-        axis.set_axis_off()
-        if mark_sides:
-            for letter, x in zip(EDGES[name], (0.01, 0.92), strict=True):
-                axis.text(x, 0.02, letter, transform=axis.transAxes, color="white", fontsize=9, weight="bold")
+        if mark_letters:
+            mark_sides(axis, name)
 
 
 def mosaic_size(frame: Box, columns: int, width: float = 1.6) -> tuple[float, float]:
