@@ -262,8 +262,8 @@ def register_follower(job: Job, atlas: Any) -> Product:
 def run_crop(job: Job, model: Any) -> Product:
     volume, context = job.volume, job.context
     if not context.settings.save_nifti:
-        crop(context.image(volume), None)
-        return Product({"image": PurePosixPath(volume.outputs["image"])})
+        qc = crop(context.image(volume), None)
+        return Product({"image": PurePosixPath(volume.outputs["image"])}, qc)
     out = naming.image_path(volume.row, desc="preproc", space=naming.SPACE)
     qc = crop(context.image(volume), context.output(out))
     describe(
