@@ -42,7 +42,8 @@ class TrainingSets:
     """Which scans train, for every set of excluded folds, with each set's feature scales."""
 
     def __init__(self, X: np.ndarray, fold: np.ndarray, excluded: list[tuple[int, ...]], standardise: bool):
-        self.masks = np.stack([~np.isin(fold, folds) for folds in excluded], axis=1)  # (n, T)
+        masks = [~np.isin(fold, folds) for folds in excluded]
+        self.masks = np.array(masks, dtype=bool).reshape(len(excluded), len(fold)).T  # (n, T)
         folds = int(fold.max()) + 1
         count = np.array([(fold == f).sum() for f in range(folds)], dtype=np.float64)
         sums = np.stack([X[fold == f].sum(0, dtype=np.float64) for f in range(folds)])  # (F, d)
@@ -53,7 +54,7 @@ class TrainingSets:
             n = count[kept].sum()
             variance = squares[kept].sum(0) / n - (sums[kept].sum(0) / n) ** 2
             scales.append(standard_deviation(variance) if standardise else np.ones(X.shape[1]))
-        self.scales = np.stack(scales, axis=1)  # (d, T)
+        self.scales = np.array(scales).reshape(len(excluded), X.shape[1]).T  # (d, T)
 
 
 def centre(X: np.ndarray) -> np.ndarray:
@@ -76,15 +77,29 @@ def has_all_classes(labels: np.ndarray, classes: int, masks: np.ndarray) -> np.n
     return ((np.eye(classes)[labels].T @ masks) > 0).all(0)
 
 
-def published_classification(X: np.ndarray, labels: np.ndarray, classes: int, fold: np.ndarray) -> OutOfFold:
-    """Logistic regression with C = 1 on raw features. X (n, d) float32, labels (n,) below `classes`, fold (n,)."""
-    X = centre(X)
-    folds = int(fold.max()) + 1
-    sets = TrainingSets(X, fold, [(f,) for f in range(folds)], standardise=False)
+def published_classification(
+    X: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    fold: np.ndarray,
+    *,
+    only: int | None = None,
+    iterations: int = 1000,
+) -> OutOfFold:
+    """Logistic regression with C = 1 on raw features.
+
+    Args:
+        X: (n, d) float32.
+        labels: (n,) class indices below `classes`.
+        fold: (n,) test fold of each scan.
+        only: predict this fold alone, the others stay NaN; None predicts all.
+    """
+    X, tested = centre(X), outer_folds(fold, only)
+    sets = TrainingSets(X, fold, [(f,) for f in tested], standardise=False)
     covariance = Covariance.of(X, np.ones(X.shape[1]))
-    weights = class_weights(labels, classes, sets.masks, balanced=False)
-    coefficients = logistic(X, labels, classes, weights, np.ones(folds), sets.scales, covariance)
-    return OutOfFold(own_fold(class_probabilities(logits(X, coefficients)), fold), np.ones(folds))
+    weights, penalty = class_weights(labels, classes, sets.masks, balanced=False), np.ones(len(tested))
+    coefficients = logistic(X, labels, classes, weights, penalty, sets.scales, covariance, iterations=iterations)
+    return OutOfFold(own_fold(class_probabilities(logits(X, coefficients)), fold, tested), penalty)
 
 
 def recommended_classification(
@@ -93,92 +108,121 @@ def recommended_classification(
     classes: int,
     fold: np.ndarray,
     *,
+    only: int | None = None,
     balanced: bool = False,
     grid: np.ndarray = C_GRID,
+    iterations: int = 1000,
 ) -> OutOfFold:
     """Logistic regression on standardised features, C by the log-loss of inner folds.
 
-    Where no inner training set holds every class (a handful of persons), the grid's middle is taken.
+    Where no inner training set holds every class (a handful of persons), the grid's middle is taken. Arguments as of
+    `published_classification`, and `balanced` weighs classes by the inverse of their frequency.
     """
-    X, folds = centre(X), int(fold.max()) + 1
+    X, tested, K = centre(X), outer_folds(fold, only), len(grid)
     covariance = Covariance.of(X, standard_deviation(X.var(0, dtype=np.float64)))
-    pairs = [pair for pair in combinations(range(folds), 2)]
+    pairs = inner_pairs(fold, only)
     sets = TrainingSets(X, fold, pairs, standardise=True)
     usable = np.flatnonzero(has_all_classes(labels, classes, sets.masks))
-    loss, inner = np.full((folds, folds, len(grid)), np.nan), {}
-    for t in usable:
-        # One training set at a time: its grid is a batch, and only two folds' scans need predictions.
-        weights = class_weights(labels, classes, sets.masks[:, [t]], balanced)
-        K = len(grid)
-        coefficients = logistic(
-            X, labels, classes, np.repeat(weights, K, axis=1), 1 / grid, np.repeat(sets.scales[:, [t]], K, axis=1),
-            covariance, tolerance=1e-2,
-        )  # fmt: skip
-        for outer, judge in (pairs[t], pairs[t][::-1]):
+    weights = class_weights(labels, classes, sets.masks[:, usable], balanced)
+    coefficients = logistic(
+        X, labels, classes, np.repeat(weights, K, axis=1), np.tile(1 / grid, len(usable)),
+        np.repeat(sets.scales[:, usable], K, axis=1), covariance, tolerance=1e-2, iterations=iterations,
+    )  # fmt: skip
+    loss, inner = no_loss(fold, K), {}
+    for t, pair in enumerate(usable):
+        for outer, judge in (pairs[pair], pairs[pair][::-1]):
             rows = fold == judge
-            z = logits(X[rows], coefficients)
+            z = logits(X[rows], coefficients[:, t * K : (t + 1) * K])
             loss[outer, judge] = log_loss(z, targets(labels[rows], classes)).mean(0)
             inner[outer, judge] = class_probabilities(z)
     chosen, inner_loss = choose(loss, fold)
 
-    outer = TrainingSets(X, fold, [(f,) for f in range(folds)], standardise=True)
-    weights = class_weights(labels, classes, outer.masks, balanced)
-    coefficients = logistic(X, labels, classes, weights, 1 / grid[chosen], outer.scales, covariance)
-    inner_predictions = np.full((folds, len(X), classes), np.nan, dtype=np.float32)
-    for (f, judge), probabilities in inner.items():
-        inner_predictions[f, fold == judge] = probabilities[:, chosen[f]]
-    predictions = own_fold(class_probabilities(logits(X, coefficients)), fold)
-    return OutOfFold(predictions, grid[chosen], inner_loss, inner_predictions)
+    sets = TrainingSets(X, fold, [(f,) for f in tested], standardise=True)
+    weights = class_weights(labels, classes, sets.masks, balanced)
+    penalty = 1 / grid[chosen[tested]]
+    coefficients = logistic(X, labels, classes, weights, penalty, sets.scales, covariance, iterations=iterations)
+    predictions = own_fold(class_probabilities(logits(X, coefficients)), fold, tested)
+    return OutOfFold(predictions, grid[chosen], inner_loss, at_chosen(inner, chosen, fold, (classes,)))
 
 
-def published_regression(X: np.ndarray, values: np.ndarray, fold: np.ndarray, alpha: float = 1.0) -> OutOfFold:
+def published_regression(
+    X: np.ndarray, values: np.ndarray, fold: np.ndarray, *, only: int | None = None, alpha: float = 1.0
+) -> OutOfFold:
     """Ridge regression with a fixed alpha on raw features. X (n, d) float32, values (n,), fold (n,)."""
-    X, folds = centre(X), int(fold.max()) + 1
-    sums = FoldSums.of(X, values, fold, folds)
-    predictions = np.empty(len(X))
-    for f in range(folds):
+    X, tested = centre(X), outer_folds(fold, only)
+    sums = FoldSums.of(X, values, fold, int(fold.max()) + 1)
+    predictions = np.full(len(X), np.nan)
+    for f in tested:
         coefficients = ridge(sums.training((f,)), alpha, np.ones(X.shape[1]))
         predictions[fold == f] = predict(X[fold == f], coefficients)[:, 0]
-    return OutOfFold(predictions, np.full(folds, alpha))
+    return OutOfFold(predictions, np.full(len(tested), alpha))
 
 
 def recommended_regression(
-    X: np.ndarray, values: np.ndarray, fold: np.ndarray, grid: np.ndarray = ALPHA_GRID
+    X: np.ndarray, values: np.ndarray, fold: np.ndarray, *, only: int | None = None, grid: np.ndarray = ALPHA_GRID
 ) -> OutOfFold:
     """Ridge regression on standardised features, alpha by the squared error of inner folds."""
-    X, folds = centre(X), int(fold.max()) + 1
-    sums = FoldSums.of(X, values, fold, folds)
-    pairs = list(combinations(range(folds), 2))
-    paths = inner_paths(X, values, fold, pairs, sums, grid)
-    loss, inner = np.full((folds, folds, len(grid)), np.nan), {}
-    for t, pair in enumerate(pairs):
+    X = centre(X)
+    sums = FoldSums.of(X, values, fold, int(fold.max()) + 1)
+    loss, inner = no_loss(fold, len(grid)), {}
+    for pair, path in inner_paths(X, values, fold, inner_pairs(fold, only), sums, grid).items():
         for outer, judge in (pair, pair[::-1]):
             rows = fold == judge
-            inner[outer, judge] = predict(X[rows], paths[t])  # (rows, K)
+            inner[outer, judge] = predict(X[rows], path)  # (rows, K)
             loss[outer, judge] = ((inner[outer, judge] - values[rows, None]) ** 2).mean(0)
     chosen, inner_loss = choose(loss, fold)
 
-    predictions, inner_predictions = np.empty(len(X)), np.full((folds, len(X)), np.nan, dtype=np.float32)
-    for f in range(folds):
+    predictions = np.full(len(X), np.nan)
+    for f in outer_folds(fold, only):
         training = sums.training((f,))
         coefficients = ridge(training, grid[chosen[f]], training.scale())
         predictions[fold == f] = predict(X[fold == f], coefficients)[:, 0]
-    for (f, judge), guesses in inner.items():
-        inner_predictions[f, fold == judge] = guesses[:, chosen[f]]
-    return OutOfFold(predictions, grid[chosen], inner_loss, inner_predictions)
+    return OutOfFold(predictions, grid[chosen], inner_loss, at_chosen(inner, chosen, fold, ()))
+
+
+def outer_folds(fold: np.ndarray, only: int | None) -> list[int]:
+    return list(range(int(fold.max()) + 1)) if only is None else [only]
+
+
+def inner_pairs(fold: np.ndarray, only: int | None) -> list[tuple[int, int]]:
+    """Folds left out together; none where that would leave nothing to train on."""
+    folds = int(fold.max()) + 1
+    return [pair for pair in combinations(range(folds), 2) if only is None or only in pair] if folds > 2 else []
+
+
+def no_loss(fold: np.ndarray, penalties: int) -> np.ndarray:
+    folds = int(fold.max()) + 1
+    return np.full((folds, folds, penalties), np.nan)
 
 
 def inner_paths(
-    X: np.ndarray, values: np.ndarray, fold: np.ndarray, pairs: list[tuple[int, int]], sums: FoldSums, grid: np.ndarray
-) -> list[np.ndarray]:
+    X: np.ndarray,
+    values: np.ndarray,
+    fold: np.ndarray,
+    pairs: list[tuple[int, int]],
+    sums: FoldSums,
+    grid: np.ndarray,
+) -> dict[tuple[int, int], np.ndarray]:
     """Coefficients (d + 1, K) for every pair of left-out folds."""
+    if not pairs:
+        return {}
     if len(X) < 3 * X.shape[1]:
-        kept = [~np.isin(fold, pair) for pair in pairs]
-        return [ridge_path_exact(X[rows], values[rows], grid) for rows in kept]
+        kept = {pair: ~np.isin(fold, pair) for pair in pairs}
+        return {pair: ridge_path_exact(X[rows], values[rows], grid) for pair, rows in kept.items()}
     everything, training = sums.training(()), [sums.training(pair) for pair in pairs]
     covariance = Covariance.of_scatter(everything.scatter, everything.scale(), len(X))
     path = ridge_path(training, grid, [part.scale() for part in training], covariance)
-    return [path[:, t] for t in range(len(pairs))]
+    return {pair: path[:, t] for t, pair in enumerate(pairs)}
+
+
+def at_chosen(
+    inner: dict[tuple[int, int], np.ndarray], chosen: np.ndarray, fold: np.ndarray, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Inner predictions of each outer fold at its chosen penalty: (folds, n, *shape) float32, NaN where none."""
+    result = np.full((len(chosen), len(fold), *shape), np.nan, dtype=np.float32)
+    for (outer, judge), predictions in inner.items():
+        result[outer, fold == judge] = predictions[:, chosen[outer]]
+    return result
 
 
 def predict(X: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
@@ -186,9 +230,14 @@ def predict(X: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
     return (X @ coefficients[:-1].astype(np.float32)).astype(np.float64) + coefficients[-1]
 
 
-def own_fold(predictions: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Of predictions by every outer model (n, folds, ...), the one that did not see the scan. (n, ...)."""
-    return predictions[np.arange(len(fold)), fold].astype(np.float64)
+def own_fold(predictions: np.ndarray, fold: np.ndarray, tested: list[int]) -> np.ndarray:
+    """Of predictions (n, models, ...) by the models that leave out the `tested` folds, the one that did not see the
+    scan; NaN for scans of other folds. (n, ...) float64.
+    """
+    result = np.full((len(fold), *predictions.shape[2:]), np.nan)
+    for model, f in enumerate(tested):
+        result[fold == f] = predictions[fold == f, model]
+    return result
 
 
 def choose(loss: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

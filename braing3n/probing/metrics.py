@@ -55,7 +55,7 @@ def classification_scorer(labels: np.ndarray, probabilities: np.ndarray) -> Scor
 
     Args:
         labels: (n,) class indices.
-        probabilities: (n, k); for two classes the last is the positive one, for more the mean over one-vs-rest is taken.
+        probabilities: (n, k); of two classes the last is the positive one, of more the mean over one-vs-rest is taken.
 
     Returns:
         Scorer of auc, auprc, balanced_accuracy (mean recall of the most probable class), brier (two classes: of the
