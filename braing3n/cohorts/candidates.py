@@ -19,6 +19,7 @@ from braing3n.files import sha256_of
 
 _IMAGE_KINDS = ("nifti", "mgz", "analyze", "dicom")
 _HEADER_THREADS = 8  # opening files over a network is waiting, not computing
+_HEADER_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,10 @@ def check_headers(
             return [Verdict(candidate.found, "failed", str(error))]
         return [_checked(root, replace(candidate, found=part), paths) for part in parts]
 
+    batches = [candidates[i : i + _HEADER_BATCH] for i in range(0, len(candidates), _HEADER_BATCH)]
     with ThreadPoolExecutor(_HEADER_THREADS) as pool:
-        results = [item for items in pool.map(check, candidates) for item in items]
+        checked = pool.map(lambda batch: [item for candidate in batch for item in check(candidate)], batches)
+        results = [item for batch in checked for item in batch]
     return [r for r in results if isinstance(r, Candidate)], [r for r in results if isinstance(r, Verdict)]
 
 

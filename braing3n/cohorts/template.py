@@ -4,42 +4,54 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
-
-class _Formatter(string.Formatter):
-    """`str.format` with the format specifications that ids need; an absent part becomes empty text."""
-
-    def get_field(self, field_name: str, args: Any, kwargs: Mapping[str, Any]) -> tuple[Any, str]:
-        return kwargs[field_name], field_name  # names of columns may hold dots and spaces, so nothing is parsed
-
-    def format_field(self, value: Any, format_spec: str) -> str:
-        text = "" if value is None else str(value).strip()
-        for step in filter(None, format_spec.split("|")):
-            if step == "digits":
-                text = re.sub(r"\D", "", text)
-            elif step == "int":
-                text = str(int(text)) if text.isdigit() else text
-            elif step.startswith("zfill"):
-                text = text.zfill(int(step.removeprefix("zfill"))) if text else text
-            else:
-                raise ValueError(f"unknown format '{step}' in a template; known: digits, int, zfillN")
-        return text
-
-
-_FORMATTER = _Formatter()
+_FORMATS: dict[str, Callable[[str], str]] = {
+    "digits": lambda text: re.sub(r"\D", "", text),
+    "int": lambda text: str(int(text)) if text.isdigit() else text,
+}
 
 
 def fill(template: str, parts: Mapping[str, Any]) -> str:
-    """Fill a template. Formats: `zfill7`, `int` (no leading zeros), `digits` (digits only); chained: `digits|zfill5`.
+    """Fill a template; an absent part (None) becomes empty text.
+
+    Formats: `zfill7`, `int` (no leading zeros), `digits` (digits only); chained: `digits|zfill5`.
 
     Raises:
         KeyError: the template names a part that is not there.
+        ValueError: the template is malformed or names an unknown format.
     """
-    return _FORMATTER.vformat(template, (), parts)
+    pieces = []
+    for literal, name, formats in _parsed(template):
+        pieces.append(literal)
+        if name is not None:
+            value = parts[name]
+            text = "" if value is None else str(value).strip()
+            for change in formats:
+                text = change(text)
+            pieces.append(text)
+    return "".join(pieces)
 
 
 def parts_of(template: str) -> tuple[str, ...]:
     """Names used in a template."""
-    return tuple(name for _, name, _, _ in _FORMATTER.parse(template) if name is not None)
+    return tuple(name for _, name, _ in _parsed(template) if name is not None)
+
+
+@cache
+def _parsed(template: str) -> tuple[tuple[str, str | None, tuple[Callable[[str], str], ...]], ...]:
+    return tuple(
+        (literal, name, tuple(_format(step) for step in (spec or "").split("|") if step))
+        for literal, name, spec, _ in string.Formatter().parse(template)
+    )
+
+
+def _format(step: str) -> Callable[[str], str]:
+    if step.startswith("zfill") and step.removeprefix("zfill").isdigit():
+        width = int(step.removeprefix("zfill"))
+        return lambda text: text.zfill(width) if text else text
+    if step not in _FORMATS:
+        raise ValueError(f"unknown format '{step}' in a template; known: {', '.join(_FORMATS)}, zfillN")
+    return _FORMATS[step]

@@ -1,0 +1,125 @@
+"""What an index of one folder would keep, leave out and not know, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from braing3n.cohorts.candidates import match_all
+from braing3n.cohorts.definition import CohortDefinition
+from braing3n.cohorts.scan import Scan, assemble
+from braing3n.cohorts.schema import CLINICAL
+from braing3n.cohorts.walk import Found, walk
+from braing3n.errors import BrainG3NError
+
+EXAMPLES = 10
+_UNKNOWN = ("no image pattern", "modality not recognised")
+_NOT_IMAGES = ("not an image", "hidden file")
+
+
+@dataclass
+class Check:
+    """Verdict on a folder.
+
+    `kept`: paths to keep; `left_out` and `failed`: reason -> paths; `unknown`: images that no pattern or rule knows;
+    `scan`: the index rows, absent if there would be none; `error`: why not.
+    """
+
+    found: int
+    kept: list[str] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    failed: dict[str, list[str]] = field(default_factory=dict)
+    unknown: dict[str, list[str]] = field(default_factory=dict)
+    scan: Scan | None = None
+    error: BrainG3NError | None = None
+
+
+def check_folder(definition: CohortDefinition, root: str | Path) -> Check:
+    """Try `definition` on `root`.
+
+    Raises:
+        BrainG3NError: `root` is not a folder.
+    """
+    root = Path(root)
+    found = walk(root)
+    check = Check(len(found))
+    try:
+        check.scan = assemble(definition, root, found)
+        ledger = check.scan.ledger
+    except BrainG3NError as error:
+        check.error = error
+        ledger = _by_patterns_alone(definition, found)
+    check.kept = sorted(ledger.loc[ledger["status"] == "kept", "path"])
+    for line in ledger[ledger["status"] != "kept"].itertuples():
+        # Reasons that name another file are one kind of reason.
+        reason = line.reason.split(": ")[0] if line.reason.startswith("repeat") else line.reason.split(" /")[0]
+        reason = "same content as another image" if reason.startswith("same content") else reason
+        kind = check.unknown if reason.startswith(_UNKNOWN) else check.left_out
+        kind = check.failed if line.status == "failed" else kind
+        kind.setdefault(reason, []).append(line.path)
+    return check
+
+
+def _by_patterns_alone(definition: CohortDefinition, found: list[Found]) -> pd.DataFrame:
+    candidates, verdicts = match_all(definition, found)
+    rows = [(c.found.path, "kept", "") for c in candidates] + [(v.found.path, v.status, v.reason) for v in verdicts]
+    return pd.DataFrame(rows, columns=["path", "status", "reason"])
+
+
+def describe(definition: CohortDefinition, root: str | Path, check: Check) -> str:
+    """The verdict as text for a terminal: counts, reasons, and the first examples of each."""
+    lines = [f"{definition.name}: {definition.title}", f"{root}: {check.found} files and series found", ""]
+    if check.error is not None:
+        lines += [f"error: {check.error}", ""]
+    lines += _section("would be kept", {"": check.kept})
+    lines += _section("left out", check.left_out)
+    lines += _section("failed", check.failed)
+    lines += _section("unknown (images that nothing in the definition speaks of)", check.unknown)
+    if check.scan is not None:
+        lines += _clinical(definition, check.scan)
+    if not check.kept:
+        lines += ["Images of this cohort look like this below the folder:"]
+        lines += [f"  {pattern.example}  ({pattern.name})" for pattern in definition.images]
+    for title, items in (("unconfirmed", definition.unconfirmed), ("notes", definition.notes)):
+        lines += [f"{title}:", *(f"  - {item}" for item in items), ""] if items else []
+    return "\n".join(lines).rstrip()
+
+
+def _section(title: str, groups: dict[str, list[str]]) -> list[str]:
+    total = sum(len(paths) for paths in groups.values())
+    lines = [f"{title}: {total}"]
+    for reason, paths in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
+        if reason:
+            lines.append(f"  {len(paths)} x {reason}")
+        quiet = reason.startswith(_NOT_IMAGES)
+        lines += [f"    {path}" for path in paths[: 3 if quiet else EXAMPLES]]
+        more = len(paths) - (3 if quiet else EXAMPLES)
+        lines += [f"    ... and {more} more"] if more > 0 else []
+    return [*lines, ""]
+
+
+def _clinical(definition: CohortDefinition, scan: Scan) -> list[str]:
+    """How much is known, in numbers that a person can hold against the cohort's own publication."""
+    rows = scan.rows
+    counts = f"{len(rows)} volumes of {rows['subject_id'].nunique()} subjects"
+    if definition.paper is not None:
+        counts += f" (paper: {definition.paper.volumes} of {definition.paper.subjects})"
+    lines = ["clinical columns: " + counts]
+    for name in CLINICAL:
+        values = rows[name].dropna()
+        if name in ("session_date", "age_source", "age_is_binned") or values.empty:
+            continue
+        lines.append(f"  {name}: {len(values)} known, {_spread(values)}")
+    unknown = [name for name in CLINICAL if rows[name].isna().all()]
+    lines += [f"  unknown for all: {', '.join(unknown)}"] if unknown else []
+    return [*lines, *(f"  note: {note}" for note in scan.notes), ""]
+
+
+def _spread(values: pd.Series) -> str:
+    if pd.api.types.is_numeric_dtype(values):
+        return f"{values.min():g} to {values.max():g}, median {values.median():g}"
+    counts: Iterable = values.value_counts().head(6).items()
+    return ", ".join(f"{value} {count}" for value, count in counts)
