@@ -64,7 +64,7 @@ def accuracy_set(n: int, seed: int) -> list[PlannedScan]:
     `known` holds `entry, entry_stripped, entry_bias_corrected, entry_defaced, entry_space, shares_grid, orientation,
     voxel_mm (of each stored axis)` beside subject, session, age and sex.
     """
-    spread = qmc.LatinHypercube(16, rng=rng_of(seed, "accuracy")).random(max(n, 1))
+    spread = qmc.LatinHypercube(15, rng=rng_of(seed, "accuracy")).random(max(n, 1))
     orders = rng_of(seed, "orders").permutation(storage_orders())
     scans: list[PlannedScan] = []
     for i in range(n):

@@ -144,7 +144,7 @@ def _pad(volume: np.ndarray, fade: bool = False) -> np.ndarray:
     if fade:  # repeat the lowest slice, ever weaker and smoother, as where a receive coil ends
         lowest = volume[:, :, 0]
         for below in range(1, PAD + 1):
-            weight = np.clip(1.15 - below / PAD, 0, 1)
+            weight = np.clip(1.15 * (1 - below / (PAD - 2)), 0, 1)
             padded[:, :, PAD - below] = weight * ndimage.gaussian_filter(lowest, below / 12)
     return padded
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import NamedTuple
 
+import nibabel as nib
 import numpy as np
 import torch
 from torch import Tensor
@@ -48,8 +49,9 @@ def simulate(anatomy: Anatomy, subject: SubjectTruth, scan: ScanTruth, grid: Gri
     """Acquire `subject` as `scan` says on `grid`. The same arguments give the same bytes."""
     u = displacement(anatomy, subject)
     distance = anatomy.from_brain if scan.stripped else anatomy.from_head
-    near = distance <= _reach(u, distance)  # what may show brain (head) after displacement
-    box = _bounding_box(distance <= 1)
+    half_voxel = np.linalg.norm(nib.affines.voxel_sizes(subject.affine @ scan.motion @ grid.affine)) / 2
+    near = distance <= _reach(u, distance) + half_voxel  # voxels that may show brain (head)
+    box = _bounding_box(distance <= 2)
     image = torch.from_numpy(contrast(anatomy, subject, scan, box))
     brain = torch.from_numpy(anatomy.brain[box].astype(np.float32))
     to_atlas = np.linalg.inv(PADDED_AFFINE) @ subject.affine @ scan.motion @ grid.affine
@@ -125,7 +127,7 @@ def _add_tumour(image: np.ndarray, t1: np.ndarray, tumour: Tumour, modality: str
 
 
 def _reach(u: np.ndarray, distance: np.ndarray, within: int = 12) -> float:
-    """Largest displacement, mm, of what lies no farther than `within` mm away, and the width of a voxel."""
+    """Largest displacement, mm, of what lies no farther than `within` mm away, and the width of an atlas voxel."""
     close = distance[::FIELD_MM, ::FIELD_MM, ::FIELD_MM] <= within
     nearby = u[:, : close.shape[0], : close.shape[1], : close.shape[2]]
     return float(np.sqrt((nearby[:, close] ** 2).sum(axis=0).max())) + 1.5
