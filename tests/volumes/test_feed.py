@@ -9,7 +9,7 @@ import torch
 
 from braing3n.errors import BrainG3NError
 from braing3n.geometry import VOLUME_SHAPE
-from braing3n.volumes.feed import VolumeFeed, brain_fraction, brain_tokens, data_hash
+from braing3n.volumes.feed import VolumeFeed, brain_fraction, brain_tokens, data_hash, standardise
 from braing3n.volumes.store import read_volume, write_store
 
 
@@ -47,6 +47,24 @@ def test_batches_are_the_stored_volumes_z_scored_over_the_brain(stored):
         assert (volume[0].numpy()[~inside] == 0).all()
         assert volume[0].numpy()[inside].mean() == pytest.approx(0, abs=1e-4)
         assert volume[0].numpy()[inside].std() == pytest.approx(1, abs=1e-4)
+
+
+def test_a_batch_may_reuse_the_memory_of_another(stored):
+    results, metadata = stored
+    feed = VolumeFeed(metadata, results)
+    first = feed.batch([0, 1])
+    second = feed.batch([2, 3], out=first)
+    assert second.data_ptr() == first.data_ptr()
+    assert torch.equal(second, feed.batch([2, 3]))
+
+
+def test_device_arithmetic_agrees_with_the_cpu_path(stored):
+    results, metadata = stored
+    feed = VolumeFeed(metadata, results)
+    values = feed.stored(np.array([1, 3])).float()  # what lies on a device after the copy
+    column = (2, 1, 1, 1)
+    standardise(values, *(torch.from_numpy(a[[1, 3]]).reshape(column) for a in (feed.gain, feed.offset)))
+    assert torch.equal(values, feed.batch([1, 3])[:, 0])
 
 
 def test_threads_read_what_one_reader_reads(stored):
