@@ -1,0 +1,60 @@
+"""Every encoder by name, and how it is made. Imports no torch, so that the workflow can ask it what needs encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from braing3n.errors import BrainG3NError
+
+if TYPE_CHECKING:
+    from braing3n.encoders.protocol import Encoder
+
+Make = Callable[[Path, "Path | None", str], "Encoder"]
+
+
+def _mae(mae: Path, weights: Path | None, device: str) -> Encoder:
+    from braing3n.encoders.ours import MAEEncoder
+
+    return MAEEncoder.load(mae, device)
+
+
+def _untrained(mae: Path, weights: Path | None, device: str) -> Encoder:
+    from braing3n.encoders.ours import MAEEncoder
+
+    return MAEEncoder.untrained(mae, device)
+
+
+def _pca(mae: Path, weights: Path | None, device: str) -> Encoder:
+    from braing3n.encoders.ours import BlockIntensities
+
+    return BlockIntensities()
+
+
+ENCODERS: dict[str, Make] = {"mae": _mae, "untrained": _untrained, "pca": _pca}
+
+
+def encoder_of(source: str) -> str | None:
+    """The encoder whose table `features/<encoder>` a source of probe features reads: `mae` of `mae-brain`; None for
+    sources that need no pass over the volumes.
+    """
+    base = source.rpartition("-")[0]
+    return source if source in ENCODERS else base if base in ENCODERS else None
+
+
+def load_encoder(name: str, mae: str | Path, weights: str | Path | None = None, device: str = "cpu") -> Encoder:
+    """Make an encoder.
+
+    Args:
+        mae: folder of the trained MAE, which `mae` is and `untrained` takes its shape from.
+        weights: file of the encoder's own weights, where it needs one.
+
+    Raises:
+        BrainG3NError: no such encoder, or its weights are missing or do not fit.
+    """
+    if name not in ENCODERS:
+        raise BrainG3NError(
+            f"there is no encoder '{name}'", expected=", ".join(ENCODERS), remedy="see docs/encoders.md"
+        )
+    return ENCODERS[name](Path(mae), Path(weights) if weights else None, device)
