@@ -7,6 +7,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from braing3n.config import Config, validate_settings
+from braing3n.encoders.registry import encoder_of
 from braing3n.errors import BrainG3NError
 
 STEPS = ("convert", "n4", "mask", "register", "crop")
@@ -125,12 +126,12 @@ def mask_gpus(wildcards):
 
 
 # Encoders whose features need a pass over the volumes; the others are computed by the probe from the tables.
-ENCODED = ("untrained",)
+ENCODED = {encoder_of(name) for name in CONFIG.probe.encoders} - {None, "mae"}
 
 
 def probe_features(wildcards):
     """Features of every encoder in `probe.encoders` that come from a rule of their own."""
-    names = ["mae", *(name for name in CONFIG.probe.encoders if name in ENCODED)]
+    names = ["mae", *sorted(ENCODED)]
     return [
         file
         for name in names
