@@ -22,6 +22,7 @@ from braing3n.volumes.store import LEVELS, write_array
 
 BLOCK = 4  # voxels; side of the blocks that brain and background are told apart by at first
 BRAIN_LEVEL = 0.15  # mean |z| of a block with brain; a decoded background stays well below
+NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 EDGE_LEVEL = 0.25  # |z| of a voxel at the brain's edge
 
 
@@ -40,7 +41,7 @@ def brain_mask(z: np.ndarray) -> np.ndarray:
         return np.ones(z.shape, dtype=bool)
     largest = 1 + np.argmax(np.bincount(labels.ravel())[1:])
     brain = ndimage.binary_fill_holes(labels == largest)
-    inside, near = ndimage.binary_erosion(brain), ndimage.binary_dilation(brain)
+    inside, near = ndimage.binary_erosion(brain, NEIGHBOURS), ndimage.binary_dilation(brain, NEIGHBOURS)
     empty = ~_to_voxels(near) | (~_to_voxels(inside) & (magnitude < EDGE_LEVEL))
     padded, _ = ndimage.label(np.pad(empty, 1, constant_values=True))  # one background, also where brain meets a face
     return padded[1:-1, 1:-1, 1:-1] != padded[0, 0, 0]

@@ -99,9 +99,7 @@ class LatentFeed:
                 )
             if not len(self.latents):
                 self.latents = torch.empty(len(metadata), *latents.shape[1:], dtype=torch.float16)
-            self.latents[torch.from_numpy(part.index.to_numpy())] = latents[
-                torch.from_numpy(rows.loc[part["volume_id"]].to_numpy())
-            ]
+            self.latents[part.index.tolist()] = latents[rows.loc[part["volume_id"]].tolist()]
 
     def __len__(self) -> int:
         return len(self.latents)
