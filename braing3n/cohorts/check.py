@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from braing3n.cohorts.candidates import match_all
-from braing3n.cohorts.definition import CohortDefinition
+from braing3n.cohorts.definition import CohortDefinition, known_cohorts, load_definition
 from braing3n.cohorts.scan import Scan, assemble
 from braing3n.cohorts.schema import CLINICAL
 from braing3n.cohorts.walk import Found, walk
@@ -17,7 +17,7 @@ from braing3n.errors import BrainG3NError
 
 EXAMPLES = 10
 _UNKNOWN = ("no image pattern", "modality not recognised")
-_NOT_IMAGES = ("not an image", "hidden file")
+_NOT_IMAGES = ("not an image", "hidden file", "clinical table")
 
 
 @dataclass
@@ -25,7 +25,8 @@ class Check:
     """Verdict on a folder.
 
     `kept`: paths to keep; `left_out` and `failed`: reason -> paths; `unknown`: images that no pattern or rule knows;
-    `scan`: the index rows, absent if there would be none; `error`: why not.
+    `scan`: the index rows, absent if there would be none; `error`: why not; `looks_like`: other cohorts whose patterns
+    match images here -> how many, most first, where this one's match none.
     """
 
     found: int
@@ -35,6 +36,7 @@ class Check:
     unknown: dict[str, list[str]] = field(default_factory=dict)
     scan: Scan | None = None
     error: BrainG3NError | None = None
+    looks_like: dict[str, int] = field(default_factory=dict)
 
 
 def check_folder(definition: CohortDefinition, root: str | Path) -> Check:
@@ -60,7 +62,15 @@ def check_folder(definition: CohortDefinition, root: str | Path) -> Check:
         kind = check.unknown if reason.startswith(_UNKNOWN) else check.left_out
         kind = check.failed if line.status == "failed" else kind
         kind.setdefault(reason, []).append(line.path)
+    if not check.kept:
+        check.looks_like = _other_cohorts(definition, found)
     return check
+
+
+def _other_cohorts(definition: CohortDefinition, found: list[Found]) -> dict[str, int]:
+    others = [name for name in known_cohorts() if name != definition.name]
+    counts = {name: len(match_all(load_definition(name), found)[0]) for name in others}
+    return {name: n for name, n in sorted(counts.items(), key=lambda item: -item[1]) if n}
 
 
 def _by_patterns_alone(definition: CohortDefinition, found: list[Found]) -> pd.DataFrame:
@@ -83,6 +93,8 @@ def describe(definition: CohortDefinition, root: str | Path, check: Check) -> st
     if not check.kept:
         lines += ["Images of this cohort look like this below the folder:"]
         lines += [f"  {pattern.example}  ({pattern.name})" for pattern in definition.images]
+        lines += [f"The folder looks like {name} ({n} images)." for name, n in check.looks_like.items()]
+        lines += [""]
     for title, items in (("unconfirmed", definition.unconfirmed), ("notes", definition.notes)):
         lines += [f"{title}:", *(f"  - {item}" for item in items), ""] if items else []
     return "\n".join(lines).rstrip()

@@ -33,11 +33,13 @@ _FIELD_STRENGTHS = np.array([0.35, 0.5, 1.0, 1.5, 3.0, 4.0, 4.7, 7.0, 9.4])
 
 @dataclass
 class Harmonised:
-    """`columns`: the clinical columns, one row an image; `excluded`: position -> reason; `notes`: for a person."""
+    """`columns`: the clinical columns, one row an image; `excluded`: position -> reason; `notes`: for a person;
+    `tables_read`: paths of the clinical tables."""
 
     columns: pd.DataFrame
     excluded: dict[int, str]
     notes: list[str]
+    tables_read: set[str]
 
 
 def harmonise(definition: CohortDefinition, root: Path, candidates: list[Candidate], paths: list[str]) -> Harmonised:
@@ -83,7 +85,9 @@ class _Harmoniser:
         self.columns["session_date"] = pd.Series([c.date for c in self.candidates], dtype="str")
         self.columns["score_date_delta_days"] = self.delta
         dtypes = {name: INDEX_COLUMNS[name].dtype for name in CLINICAL}
-        return Harmonised(self.columns.reindex(columns=list(CLINICAL)).astype(dtypes), self.excluded, self.notes)
+        columns = self.columns.reindex(columns=list(CLINICAL)).astype(dtypes)
+        tables_read = {file for table in self.tables.values() for file in table.files}
+        return Harmonised(columns, self.excluded, self.notes, tables_read)
 
     def _field(self, name: str) -> None:
         """Evaluate a field's sources in order; a later one fills what the earlier ones left open."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -58,6 +58,9 @@ def assemble(definition: CohortDefinition, root: Path, found: list[Found]) -> Sc
         candidates, left_out = stage(candidates)
         verdicts += left_out
     harmonised = harmonise(definition, root, candidates, sorted(paths))
+    verdicts = [
+        replace(v, reason="clinical table, read") if v.found.path in harmonised.tables_read else v for v in verdicts
+    ]
     verdicts += [Verdict(candidates[i].found, "excluded", reason) for i, reason in harmonised.excluded.items()]
     kept = [i for i in range(len(candidates)) if i not in harmonised.excluded]
     identities = _identities(definition, root, [candidates[i] for i in kept], found)

@@ -6,7 +6,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +27,7 @@ class LoadedTable:
 
     name: str
     definition: ClinicalTable
+    files: tuple[str, ...]
     rows: pd.DataFrame
     missing: frozenset[str]
 
@@ -65,10 +66,9 @@ def load_tables(
             )
             continue
         missing = frozenset(map(canonical, (*definition.missing, *table.missing))) | ALWAYS_MISSING
-        loaded[name] = LoadedTable(name, table, _read(table, root, files), missing)
+        loaded[name] = LoadedTable(name, table, tuple(files), _read(table, root, files), missing)
     for name, table in loaded.items():
-        rows = _one_per_key(_dated(table, loaded), table, notes)
-        loaded[name] = LoadedTable(name, table.definition, rows, table.missing)
+        loaded[name] = replace(table, rows=_one_per_key(_dated(table, loaded), table, notes))
     return loaded, notes
 
 
