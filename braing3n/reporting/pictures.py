@@ -29,6 +29,33 @@ def read_packed(run: Run, file: str, row: int, scale: float) -> np.ndarray:
     return stored.astype(np.float32) * np.float32(scale)
 
 
+def black_figure(
+    widths: Sequence[float], heights: Sequence[float], top: float = 0.4, left: float = 0.0, gap: float = 0.05
+) -> tuple[Any, Any]:
+    """A black figure and its grid of cells, all in inches: pictures of these sizes, `top` and `left` for words.
+
+    Placed by hand: for dozens of small axes the automatic layout takes seconds a figure.
+    """
+    import matplotlib.pyplot as plt
+
+    width = left + sum(widths) + gap * (len(widths) - 1)
+    height = top + sum(heights) + gap * (len(heights) - 1)
+    figure = plt.figure(figsize=(width, height), facecolor="black", layout="none")
+    grid = figure.add_gridspec(
+        len(heights),
+        len(widths),
+        width_ratios=widths,
+        height_ratios=heights,
+        left=left / width,
+        right=1,
+        top=1 - top / height,
+        bottom=0,
+        wspace=gap * len(widths) / sum(widths),
+        hspace=gap * len(heights) / sum(heights),
+    )
+    return figure, grid
+
+
 def show(axis: Any, picture: np.ndarray, high: float, aspect: float = 1.0) -> None:
     """Grey from 0 to `high`."""
     axis.imshow(picture, cmap="gray", vmin=0, vmax=high, interpolation="bilinear", aspect=aspect)

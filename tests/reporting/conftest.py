@@ -149,14 +149,18 @@ def write_models(root: Path) -> None:
 
 def write_probes(root: Path) -> None:
     rows = []
-    for table in ("probes_recommended", "probes_published"):
+    for table in ("published", "recommended"):
         for encoder, value in (("mae", 0.875), ("pca", 0.625)):
             known = {"ci_low": value - 0.0625, "ci_high": value + 0.0625, "n_subjects": 7, "n_scans": 10}
             base = {"table": table, "encoder": encoder, "slice": "pooled", "split_hash": "abc"}
             rows.append({**base, "task": "sex", "metric": "auc", "value": value, **known})
             rows.append({**base, "task": "age", "metric": "mae", **known, "value": 1.0, "ci_low": 0.5, "ci_high": 2.0})
             rows.append({**base, "task": "age", "metric": "r2", "value": value - 0.5, **known})
-            rows.append({**base, "task": "hc-vs-pd", "metric": "auc", "value": float("nan"), "n_subjects": 0})
+            rows.append({**base, "task": "sex", "metric": "prevalence", "value": 0.4, "n_subjects": 7, "n_scans": 10})
+            few = {**base, "task": "hc-vs-pd", "n_subjects": 3, "n_scans": 4}
+            rows.append({**few, "metric": "auc", "value": float("nan")})
+            rows.append({**few, "metric": "too_few", "value": 1})
+    rows.append({"table": "encoders", "encoder": "mae-brain", "metric": "unavailable", "value": 1.0})
     write_parquet(root / "tables/probes.parquet", results_table(rows))
 
 

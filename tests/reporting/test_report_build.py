@@ -107,10 +107,12 @@ def test_counts_shown_are_those_of_the_ledger(page):
 
 
 def test_probe_scores_shown_are_those_of_the_table_and_missing_ones_are_dashes(page):
-    assert ["sex", "0.8750.81 to 0.94", "0.6250.56 to 0.69", "7", "10"] in page.rows
-    assert ["age", "1.000.50 to 2.00", "1.000.50 to 2.00", "7", "10"] in page.rows
-    assert ["hc-vs-pd", "–", "–", "0", "–"] in page.rows
-    recommended, published = (page.text["probes"].index(f"probes_{name}:") for name in ("recommended", "published"))
+    assert ["sex", "0.8750.81 to 0.94", "0.6250.56 to 0.69", "40 %", "7", "10"] in page.rows
+    assert ["age", "1.000.50 to 2.00", "1.000.50 to 2.00", "–", "7", "10"] in page.rows
+    assert ["hc-vs-pd", "–", "–", "too few (1)", "3", "4"] in page.rows
+    assert "Not probed, no features: mae-brain" in page.text["probes"]
+    text = page.text["probes"]
+    recommended, published = (text.index(f"AUC, protocol '{name}'") for name in ("recommended", "published"))
     assert recommended < published
 
 
@@ -124,7 +126,7 @@ def test_checks_say_what_passed_and_what_did_not(page):
 def test_simulated_cohorts_are_announced_before_any_number(page):
     text = page.text["top"]
     assert "IXI: simulated" in " ".join(text.split())
-    assert text.index("simulated") < text.index("volumes")
+    assert text.index("simulated") < text.index("persons")
 
 
 def test_cost_is_that_of_the_benchmarks_and_cards(page):

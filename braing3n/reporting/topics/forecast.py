@@ -10,7 +10,15 @@ import pandas as pd
 
 from braing3n.reporting.drawing import Drawing, Drawn
 from braing3n.reporting.page import Block, Notice, plural
-from braing3n.reporting.pictures import caption_above, change_limit, mark_sides, read_packed, show, show_change
+from braing3n.reporting.pictures import (
+    black_figure,
+    caption_above,
+    change_limit,
+    mark_sides,
+    read_packed,
+    show,
+    show_change,
+)
 from braing3n.reporting.planes import box_of, picture_sizes, plane, slice_indices, window
 from braing3n.reporting.results import long_table
 from braing3n.reporting.run import AbsentError, Run
@@ -84,8 +92,6 @@ def columns_of(own: pd.DataFrame) -> list[tuple[str, pd.Series]]:
 
 def _draw_person(run: Run, person: str, stem: Path) -> Drawn:
     """Axial and coronal slices of one person's columns; below, the differences from the baseline."""
-    import matplotlib.pyplot as plt
-
     rows = forecasts(run)
     own = rows[rows["person_id"] == person]
     columns = columns_of(own)
@@ -96,8 +102,7 @@ def _draw_person(run: Run, person: str, stem: Path) -> Drawn:
     high = window(base, base > 0)[1]
     width = min(1.5, 10.4 / len(columns))
     heights = [width * size[1] / size[0] for size in picture_sizes(frame)[: len(VIEWS)]] * 2
-    figure = plt.figure(figsize=(width * len(columns), sum(heights) + 0.5), facecolor="black")
-    grid = figure.add_gridspec(2 * len(VIEWS), len(columns), height_ratios=heights)
+    figure, grid = black_figure([width] * len(columns), heights)
     for column, ((title, _), volume) in enumerate(zip(columns, volumes, strict=True)):
         for row, view in enumerate(VIEWS):
             axis = figure.add_subplot(grid[row, column])

@@ -12,7 +12,15 @@ import pandas as pd
 
 from braing3n.reporting.drawing import Drawing, Drawn
 from braing3n.reporting.page import Block, count, plain, plural, table
-from braing3n.reporting.pictures import caption_above, change_limit, mark_sides, read_packed, show, show_change
+from braing3n.reporting.pictures import (
+    black_figure,
+    caption_above,
+    change_limit,
+    mark_sides,
+    read_packed,
+    show,
+    show_change,
+)
 from braing3n.reporting.planes import PLANES, box_of, picture_sizes, plane, slice_indices, window
 from braing3n.reporting.run import AbsentError, Run
 from braing3n.reporting.style import save_picture
@@ -68,8 +76,6 @@ def drawings(run: Run) -> dict[str, Drawing]:
 
 def _draw_group(run: Run, tables: dict[str, pd.DataFrame], stem: Path) -> Drawn:
     """A row an arm; then, for each other arm of the first one's modality, a row of its differences from the first."""
-    import matplotlib.pyplot as plt
-
     n = min(SAMPLES, *map(len, tables.values()))
     volumes = {name: read_samples(run, name, rows, n) for name, rows in tables.items()}
     masks = [volume > 0 for samples in volumes.values() for volume in samples]
@@ -79,10 +85,10 @@ def _draw_group(run: Run, tables: dict[str, pd.DataFrame], stem: Path) -> Drawn:
     compared = [name for name in others if conditions(tables[name]).get("modality") == modality]
     limit = max((change_limit(volumes[name], volumes[first]) for name in compared), default=1.0)
     sizes = picture_sizes(frame)
-    scale = 9.4 / (n * sum(size[0] for size in sizes))
-    height = scale * max(size[1] for size in sizes) * (len(tables) + len(compared)) + 0.35
-    figure = plt.figure(figsize=(10.6, height), facecolor="black")
-    grid = figure.add_gridspec(len(tables) + len(compared), 3 * n, width_ratios=[size[0] for size in sizes] * n)
+    widths = [size[0] * 9.4 / (n * sum(size[0] for size in sizes)) for size in sizes]
+    tallest = max(width * size[1] / size[0] for width, size in zip(widths, sizes, strict=True))
+    heights = [tallest] * (len(tables) + len(compared))
+    figure, grid = black_figure(widths * n, heights, top=0.3, left=1.3)
     for k in range(n):
         for j, view in enumerate(PLANES):
             column = 3 * k + j

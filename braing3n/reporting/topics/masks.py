@@ -12,10 +12,11 @@ import pandas as pd
 from braing3n.errors import BrainG3NError
 from braing3n.reporting.drawing import Drawing, Drawn
 from braing3n.reporting.page import plural
+from braing3n.reporting.pictures import black_figure, caption_above
 from braing3n.reporting.planes import PLANES, box_of, to_lps
 from braing3n.reporting.run import AbsentError, Run, pick
 from braing3n.reporting.style import save_picture
-from braing3n.reporting.topics.mosaics import draw_planes, volume_label
+from braing3n.reporting.topics.mosaics import WIDTH, draw_planes, volume_label
 
 TITLE = "Brain masks on the original scans"
 LEAD = (
@@ -45,17 +46,14 @@ def drawings(run: Run) -> dict[str, Drawing]:
 
 
 def _draw(run: Run, cohort: str, scans: pd.DataFrame, stem: Path) -> Drawn:
-    import matplotlib.pyplot as plt
-
     chosen = pick(scans, run.settings.mosaic_columns, run.settings.seed, None)
-    figure = plt.figure(figsize=(1.6 * len(chosen), 5.0), facecolor="black")
-    grid = figure.add_gridspec(len(PLANES), len(chosen))
+    figure, grid = black_figure([WIDTH] * len(chosen), [WIDTH] * len(PLANES))
     for column, (_, row) in enumerate(chosen.iterrows()):
         image, mask, sizes = read_pair(run, row["native"], row["mask"])
         axes = [figure.add_subplot(grid[i, column]) for i in range(len(PLANES))]
         frame = box_of([mask], [round(MARGIN_MM / size) for size in sizes])
         draw_planes(axes, image, mask, None, frame, mark_letters=column == 0, sizes=sizes)
-        axes[0].set_title(volume_label(row), color="white", fontsize=8, loc="center")
+        caption_above(axes[0], volume_label(row))
     return Drawn(
         [p.name for p in save_picture(figure, stem)],
         f"{cohort}: {plural(len(chosen), 'scan')} of {len(scans):,} masked ones, drawn at random (seed "

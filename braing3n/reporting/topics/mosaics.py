@@ -11,7 +11,7 @@ import pandas as pd
 from braing3n.geometry import center_crop_or_pad
 from braing3n.reporting.drawing import Drawing, Drawn
 from braing3n.reporting.page import fixed, plural
-from braing3n.reporting.pictures import mark_sides, read_packed, show
+from braing3n.reporting.pictures import black_figure, caption_above, mark_sides, read_packed, show
 from braing3n.reporting.planes import PLANES, Box, box_of, filled, picture_sizes, plane, slice_indices, window
 from braing3n.reporting.run import Run, pick
 from braing3n.reporting.style import ORANGE, SKY, YELLOW, save_picture
@@ -22,6 +22,7 @@ LEAD = (
     "is on the left-hand side), anterior up in axial, superior up in coronal and sagittal."
 )
 WORST_BY = "qc_atlas_correlation"
+WIDTH = 1.55  # inches of one picture
 PARTS = ()
 
 
@@ -30,20 +31,18 @@ def drawings(run: Run) -> dict[str, Drawing]:
 
 
 def _draw_cohort(run: Run, cohort: str, stem: Path) -> Drawn:
-    import matplotlib.pyplot as plt
-
     everything = run.volumes.query("cohort == @cohort")
     chosen = pick(everything, run.settings.mosaic_columns, run.settings.seed, WORST_BY)
     volumes = [read_volume(run, row) for _, row in chosen.iterrows()]
     outline = atlas_mask(run)
     frame = box_of([v > 0 for v in volumes] + ([outline] if outline is not None else []))
-    figure = plt.figure(figsize=mosaic_size(frame, len(volumes)), facecolor="black")
-    grid = figure.add_gridspec(3, len(volumes), height_ratios=[size[1] / size[0] for size in picture_sizes(frame)])
+    heights = [WIDTH * size[1] / size[0] for size in picture_sizes(frame)]
+    figure, grid = black_figure([WIDTH] * len(volumes), heights)
     for column, (volume, (_, row)) in enumerate(zip(volumes, chosen.iterrows(), strict=True)):
         axes = [figure.add_subplot(grid[i, column]) for i in range(3)]
         draw_planes(axes, volume, volume > 0, outline, frame, mark_letters=column == 0)
         marked = row["chosen"] == "worst" or bool(row.get("qc_flags"))
-        axes[0].set_title(volume_label(row), color=ORANGE if marked else "white", fontsize=8, loc="center")
+        caption_above(axes[0], volume_label(row), ORANGE if marked else "white")
     return Drawn(
         [p.name for p in save_picture(figure, stem)],
         _caption(run, cohort, chosen, len(everything), outline is not None),
@@ -107,11 +106,6 @@ def draw_planes(
         _contour(axis, plane(mask, name, indices[name], frame), YELLOW)
         if mark_letters:
             mark_sides(axis, name)
-
-
-def mosaic_size(frame: Box, columns: int, width: float = 1.6) -> tuple[float, float]:
-    """Inches of a figure whose pictures are `width` wide."""
-    return width * columns, width * sum(size[1] / size[0] for size in picture_sizes(frame)) + 0.45
 
 
 def _contour(axis, mask_picture: np.ndarray, colour: str) -> None:

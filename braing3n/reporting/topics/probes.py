@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from braing3n.reporting.drawing import Drawing, Drawn
-from braing3n.reporting.page import DASH, Block, Fold, Table, Text, count, fixed, number, plural
+from braing3n.reporting.page import DASH, Block, Fold, Notice, Table, Text, count, fixed, number, plural
 from braing3n.reporting.results import interval
 from braing3n.reporting.run import AbsentError, Run
 from braing3n.reporting.style import GRID, INK, MUTED, PALETTE, save_chart
@@ -17,31 +17,39 @@ from braing3n.reporting.style import GRID, INK, MUTED, PALETTE, save_chart
 TITLE = "Linear probes"
 LEAD = (
     "Out-of-fold predictions from frozen features; no person is in two folds. Below each score: its 95 % interval from "
-    "a bootstrap over persons. A dash is a cell with too few persons."
+    "a bootstrap over persons. A dash is a cell with too few persons; in brackets, those of its smallest class."
 )
 SOURCE = "tables/probes.parquet"
 POOLED = "pooled"
+RECOMMENDED, PUBLISHED, ENCODERS = "recommended", "published", "encoders"
 METRICS = {  # shown metric: label, decimals
     "auc": ("AUC", 3),
     "r2": ("R²", 2),
     "mae": ("mean absolute error", 2),
+}
+CONTEXT = {  # shown metric: heading, and the metrics that say it
+    "auc": ("positive", {"prevalence": lambda v: f"{100 * v:.0f} %", "classes": lambda v: f"{v:.0f} classes"}),
+    "r2": ("SD of target", {"target_sd": number}),
+    "mae": ("SD of target", {"target_sd": number}),
 }
 UNINFORMED = {"auc": 0.5, "r2": 0.0}  # what a prediction without information scores
 MARKERS = "osD^vPX*"
 
 
 def protocols(rows: pd.DataFrame) -> list[str]:
-    """Names in the column `table`, the recommended protocol first."""
-    return sorted(rows["table"].unique(), key=lambda name: ("recommended" not in name, name))
+    """Names in the column `table` that are protocols, the recommended one first, as published last."""
+    names = set(rows["table"]) - {ENCODERS}
+    return sorted(names, key=lambda name: (name == PUBLISHED, name != RECOMMENDED, name))
 
 
 def encoders(rows: pd.DataFrame) -> list[str]:
-    """In the order of the table, which is that of the configuration."""
-    return list(dict.fromkeys(rows["encoder"]))
+    """Those that were probed, in the order of the table, which is that of the configuration."""
+    return list(dict.fromkeys(rows.loc[rows["table"] != ENCODERS, "encoder"]))
 
 
 def drawings(run: Run) -> dict[str, Drawing]:
-    return {f"forest-{name}": partial(_draw_forest, run, name) for name in protocols(run.rows(SOURCE))}
+    shown = [name for name in protocols(run.rows(SOURCE)) if name in (RECOMMENDED, PUBLISHED)]
+    return {f"forest-{name}": partial(_draw_forest, run, name) for name in shown}
 
 
 def _draw_forest(run: Run, protocol: str, stem: Path) -> Drawn:
@@ -99,42 +107,54 @@ def _forest_panel(axis, part: pd.DataFrame, metric: str, names: list[str]) -> No
     axis.tick_params(axis="y", length=0)
 
 
+def unavailable_notice(run: Run) -> list[Block]:
+    rows = run.rows(SOURCE)
+    names = rows.loc[rows["metric"] == "unavailable", "encoder"]
+    return [Notice(f"Not probed, no features: {', '.join(names)}.", "absent")] if len(names) else []
+
+
 def score_tables(run: Run) -> list[Block]:
-    """A table a protocol and metric: tasks by encoders, pooled in sight, single modalities behind a fold."""
+    """A table a metric: tasks by encoders. The first protocol in sight, others and single modalities behind folds."""
     rows = run.rows(SOURCE)
     blocks: list[Block] = []
-    for protocol in protocols(rows):
+    for i, protocol in enumerate(protocols(rows)):
         own = rows[rows["table"] == protocol]
-        if not own["metric"].isin(METRICS).any():
-            continue
-        tables: list[Block] = [
-            _scores(own[own["metric"] == metric], f"{protocol}: {label}, all modalities pooled", pooled=True)
-            for metric, (label, _) in METRICS.items()
-            if (own["metric"] == metric).any()
-        ]
-        single: list[Block] = [
-            _scores(own[own["metric"] == metric], f"{protocol}: {label}, by modality", pooled=False)
-            for metric, (label, _) in METRICS.items()
-            if ((own["metric"] == metric) & (own["slice"] != POOLED)).any()
-        ]
-        blocks += tables
+        pooled, single = (_metric_tables(own[(own["slice"] == POOLED) == wanted], protocol) for wanted in (True, False))
+        blocks += pooled if i == 0 else [Fold(f"Protocol '{protocol}'", pooled)]
         if single:
-            blocks.append(Fold(f"{protocol}, by modality", single))
+            blocks.append(Fold(f"Protocol '{protocol}', by modality", single))
     return blocks
 
 
-def _scores(rows: pd.DataFrame, caption: str, pooled: bool) -> Table:
-    """Tasks (and slices) by encoders, each cell a score with its interval below."""
+def _metric_tables(rows: pd.DataFrame, protocol: str) -> list[Block]:
+    found = [metric for metric in METRICS if (rows["metric"] == metric).any()]
+    return [_scores(rows, metric, f"{METRICS[metric][0]}, protocol '{protocol}'") for metric in found]
+
+
+def _scores(rows: pd.DataFrame, metric: str, caption: str) -> Table:
+    """Tasks (and slices) by encoders: a score with its interval below, or a dash with the persons there are."""
     names = encoders(rows)
-    rows = rows[(rows["slice"] == POOLED) == pooled]
-    lookup = {(r.task, r.slice, r.encoder): _cell(r) for r in rows.itertuples()}
+    by_slice = (rows["slice"] != POOLED).any()
     body = []
     for (task, part), own in rows.groupby(["task", "slice"], sort=False):
-        cells = [lookup.get((task, part, name), DASH) for name in names]
-        sizes = [count(own["n_subjects"].max()), count(own["n_scans"].max())]
-        body.append([task, *([] if pooled else [part]), *cells, *sizes])
-    columns = ["task", *([] if pooled else ["slice"]), *names, "persons", "scans"]
-    return Table(caption, columns, body, SOURCE, frozenset(range(1 if pooled else 2, len(columns))))
+        if not (own["metric"] == metric).any():
+            continue
+        scores = {row.encoder: _cell(row) for row in own[own["metric"] == metric].itertuples()}
+        cells = [scores.get(name, DASH) for name in names]
+        sizes = [_context(own, metric), count(own["n_subjects"].max()), count(own["n_scans"].max())]
+        body.append([task, *([part] if by_slice else []), *cells, *sizes])
+    columns = ["task", *(["slice"] if by_slice else []), *names, CONTEXT[metric][0], "persons", "scans"]
+    return Table(caption, columns, body, SOURCE, frozenset(range(2 if by_slice else 1, len(columns))))
+
+
+def _context(rows: pd.DataFrame, metric: str) -> str:
+    """What the score is to be read beside: the positive class's share (or classes), the spread of the target."""
+    for name, write in CONTEXT[metric][1].items():
+        values = rows.loc[rows["metric"] == name, "value"].dropna()
+        if len(values):
+            return write(values.iloc[0])
+    too_few = rows.loc[rows["metric"] == "too_few", "value"].dropna()
+    return f"too few ({count(too_few.max())})" if len(too_few) else DASH
 
 
 def _cell(row) -> str | tuple[str, str]:
@@ -149,7 +169,8 @@ def _cell(row) -> str | tuple[str, str]:
 def other_metrics(run: Run) -> list[Block]:
     """All metrics that the tables above leave out stay in the file; say which."""
     rows = run.rows(SOURCE)
-    left = sorted(set(rows["metric"].dropna()) - set(METRICS))
+    shown = {*METRICS, "prevalence", "classes", "target_sd", "too_few", "unavailable"}
+    left = sorted(set(rows["metric"].dropna()) - shown)
     return [Text(f"Also in {SOURCE}: {', '.join(left)}.")] if left else []
 
 
@@ -172,4 +193,4 @@ def statement(run: Run) -> list[tuple[str, str]]:
     return [("none", text + (f" {dashes} had too few persons." if dashes else ""))]
 
 
-PARTS = (score_tables, other_metrics)
+PARTS = (unavailable_notice, score_tables, other_metrics)
