@@ -11,8 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from braing3n.cohorts.definition import CohortDefinition, Entry, ImagePattern, ModalityRules, Require
+from braing3n.cohorts.definition import CohortDefinition
 from braing3n.cohorts.headers import Header, HeaderError, content_sample, read_header, split_series, with_sidecar
+from braing3n.cohorts.image_models import Entry, ImagePattern, ModalityRules, Require
 from braing3n.cohorts.template import fill
 from braing3n.cohorts.walk import Found
 from braing3n.files import sha256_of

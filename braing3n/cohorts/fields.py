@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from braing3n.cohorts.candidates import Candidate
-from braing3n.cohorts.definition import FIELDS, CohortDefinition, Condition, Cut, FieldSource
+from braing3n.cohorts.definition import FIELDS, CohortDefinition
 from braing3n.cohorts.derive import DAYS_PER_YEAR, DERIVATIONS
 from braing3n.cohorts.schema import CLINICAL, INDEX_COLUMNS
+from braing3n.cohorts.table_models import Condition, Cut, FieldSource
 from braing3n.cohorts.tables import (
     ALWAYS_MISSING,
     DATE,
@@ -157,14 +158,16 @@ class _Harmoniser:
         if source.derive is None:
             # The whole column is checked, not only the rows that some image needs: a code that nobody knows means that
             # the table is not what the definition takes it for.
-            self._decode(name, source, table.rows[columns[0]], numeric, missing, f"{file}: column '{columns[0]}'")
+            self._decode(
+                name, source, table.rows[columns[0]], numeric, missing, f"column '{columns[0]}'", table.rows[FILE]
+            )
         joined, delta = self._join(table, columns, missing)
         if source.derive is not None:
             values = DERIVATIONS[source.derive](joined, self.images, missing, **source.args)
             return values.where(values.notna()) if not numeric else values
         raw = joined[columns[0]].fillna("")
         self._note_exclusions(source, raw)
-        values = self._decode(name, source, raw, numeric, missing, f"{file}: column '{columns[0]}'")
+        values = self._decode(name, source, raw, numeric, missing, f"column '{columns[0]}'")
         known = values.notna() & delta.notna()
         if source.advance:
             return values - delta.fillna(0) / DAYS_PER_YEAR
@@ -198,9 +201,16 @@ class _Harmoniser:
         return merged[list(columns)].reindex(self.images.index), delta.reindex(self.images.index)
 
     def _decode(
-        self, name: str, source: FieldSource, raw: pd.Series, numeric: bool, missing: frozenset[str], where: str
+        self,
+        name: str,
+        source: FieldSource,
+        raw: pd.Series,
+        numeric: bool,
+        missing: frozenset[str],
+        where: str,
+        files: pd.Series | None = None,
     ) -> pd.Series:
-        """Text -> harmonised values; decides each distinct text once."""
+        """Text -> harmonised values; decides each distinct text once. `files` says which file each text stands in."""
         codes = {canonical(code): value for code, value in (source.codes or {}).items()}
         decided, unknown = {}, []
         for text in raw.unique():
@@ -211,6 +221,8 @@ class _Harmoniser:
         if unknown:
             known = ", ".join(f"{code!r}" for code in [*(source.codes or {}), *source.pattern_codes, *source.exclude])
             limits = source.range or INDEX_COLUMNS[name].range
+            if files is not None:
+                where = f"{', '.join(sorted(set(files[raw.isin(unknown)])))}: {where}"
             raise BrainG3NError(
                 f"unknown values for '{name}'",
                 file=where,

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from braing3n.cohorts.definition import ClinicalTable, CohortDefinition
+from braing3n.cohorts.definition import CohortDefinition
+from braing3n.cohorts.table_models import ClinicalTable
 from braing3n.cohorts.template import fill, parts_of
 from braing3n.errors import BrainG3NError
 
