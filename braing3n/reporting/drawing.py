@@ -30,6 +30,7 @@ TOPICS = (
     "probes",
     "generated",
     "forecast",
+    "distances",
     "others",
     "cost",
 )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import braing3n
 from braing3n.reporting.page import Block, Checks, Notice, count, duration, number, plural
 from braing3n.reporting.run import AbsentError, Run, one_line
-from braing3n.reporting.topics import cost, probes, training
+from braing3n.reporting.topics import cost, distances, forecast, probes, training
 
 Mark = tuple[str, str]
 
@@ -148,4 +148,21 @@ def probe_statement(run: Run) -> list[Mark]:
     return probes.statement(run)
 
 
-STATEMENTS = (intake_statement, quality_statement, training_statements, probe_statement)
+def forecast_statement(run: Run) -> list[Mark]:
+    """Forecasts"""
+    return forecast.statement(run)
+
+
+def distance_statement(run: Run) -> list[Mark]:
+    """Distances"""
+    return distances.statement(run)
+
+
+STATEMENTS = (
+    intake_statement,
+    quality_statement,
+    training_statements,
+    probe_statement,
+    forecast_statement,
+    distance_statement,
+)
