@@ -40,6 +40,10 @@ lint: $(VENV)/.installed
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
+# HD-BET 2 as the mask backend; its weights come separately (docs/preprocess-steps.md).
+env-hdbet: $(VENV)/.installed
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps -r envs/hdbet.txt
+
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
