@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -25,7 +26,7 @@ from braing3n.preprocess import naming, records
 from braing3n.preprocess.lock import remove_leftovers, shard_lock
 from braing3n.preprocess.records import Key, Record
 from braing3n.preprocess.steps import Context, Job, Step, Volume, anchor_of
-from braing3n.preprocess.workers import Failure, Lazy, run_jobs
+from braing3n.preprocess.workers import Failure, Lazy, disk_full, run_jobs
 from braing3n.training.stop import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,11 @@ def run_shard(
     context = Context(cohort, name, root, results, settings, atlas, threads_each, run_id)
     failed_status = status.with_suffix(".failed.parquet")
     outputs = [status, failed_status] + ([store, store.with_suffix(".parquet")] if store else [])
-    with shard_lock(results / "work" / "lock" / cohort / f"{name}.lock"), StopRequest(STOP_BEFORE_S) as stop:
+    with (
+        full_disk_is_an_error(results),
+        shard_lock(results / "work" / "lock" / cohort / f"{name}.lock"),
+        StopRequest(STOP_BEFORE_S) as stop,
+    ):
         remove_leftovers(_places(step, volumes, context, outputs))
         for path in outputs:
             path.unlink(missing_ok=True)  # they exist only when this run has ended well
@@ -87,6 +92,17 @@ def run_shard(
         if step.pack is not None:
             _pack(step, ordered, results, store, stop)
         records.write_status(status, ordered)
+
+
+@contextlib.contextmanager
+def full_disk_is_an_error(results: Path) -> Iterator[None]:
+    """Turn the operating system's word for a full disk into one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        if not disk_full(error, results):
+            raise
+        raise BrainG3NError("no space left on the disk", file=results, remedy="free some and run it again") from error
 
 
 def execute(step: Step, job: Job, model: Lazy) -> Record:
@@ -276,6 +292,7 @@ class Progress:
     def __init__(self, name: str, total: int, done: int, every_s: float = 10.0):
         self.name, self.total, self.first, self.done, self.every_s = name, total, done, done, every_s
         self.began = self.logged = time.monotonic()
+        self.shown = -1
         self.bar = tqdm(total=total, initial=done, desc=name, unit="volume", disable=None)
 
     def __enter__(self) -> Progress:
@@ -283,7 +300,8 @@ class Progress:
 
     def __exit__(self, *exception) -> None:
         self.bar.close()
-        self._log()
+        if self.shown != self.done:
+            self._log()
 
     def update(self, done: int) -> None:
         self.bar.update(done - self.done)
@@ -292,9 +310,9 @@ class Progress:
             self._log()
 
     def _log(self) -> None:
-        self.logged = time.monotonic()
+        self.logged, self.shown = time.monotonic(), self.done
         if not self.bar.disable:
             return
         rate = (self.done - self.first) / max(self.logged - self.began, 1e-9)
         left = str(timedelta(seconds=round((self.total - self.done) / rate))) if rate else "unknown time"
-        logger.info("%s: %d/%d volumes, %.2f a second, %s left", self.name, self.done, self.total, rate, left)
+        logger.info("%s: %d/%d volumes, %.3g a second, %s left", self.name, self.done, self.total, rate, left)

@@ -104,7 +104,7 @@ def attempt(step: Step, job: Job, model: Lazy, execute: Callable[..., Any]) -> A
         if error is model.error:
             return StepBroken(f"its model cannot be loaded: {explain(error, job.context)}")
         if disk_full(error, job.context.results):
-            return StepBroken(f"no space left on the disk of {job.context.results}; remedy: free some and run it again")
+            return StepBroken(f"{job.context.results}: no space left on the disk; remedy: free some and run it again")
         if not isinstance(error, BrainG3NError):
             logger.exception("%s failed at %s", job.volume, step.name)
         return Failure("failed", type(error).__name__, explain(error, job.context), time.monotonic() - start)
@@ -123,7 +123,7 @@ def explain(error: Exception, context: Context) -> str:
     if isinstance(error, MemoryError):
         text = OUT_OF_MEMORY
     for folder in (context.results, context.root):
-        for form in {str(folder), str(folder.absolute())} - {"."}:
+        for form in {str(folder), str(folder.absolute())} - {".", "/"}:
             text = text.replace(form + "/", "")
     return " ".join(text.split())[:1000]
 

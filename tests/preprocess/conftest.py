@@ -21,6 +21,7 @@ def cohort(tmp_path) -> Cohort:
 @pytest.fixture
 def inline(monkeypatch) -> None:
     """Do a shard's jobs in this process: for what does not concern the worker processes, and much faster."""
+    from braing3n.errors import BrainG3NError
     from braing3n.preprocess import shard
     from braing3n.preprocess.workers import Lazy, StepBroken, attempt
 
@@ -29,7 +30,8 @@ def inline(monkeypatch) -> None:
         while queue:
             job = queue.popleft()
             reply = attempt(step, job, model, execute)
-            assert not isinstance(reply, StepBroken), reply
+            if isinstance(reply, StepBroken):
+                raise BrainG3NError(reply.error)
             yield job, reply
 
     monkeypatch.setattr(shard, "run_jobs", run_jobs)

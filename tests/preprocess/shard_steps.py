@@ -59,6 +59,8 @@ def act(job: Job, model: Any) -> Product:
     out = naming.image_path(job.volume.row, desc=f"act{job.context.settings.suffix}")
     with atomic_path(job.context.output(out)) as temporary:
         temporary.write_text(f"{order} {argument} {os.environ['OMP_NUM_THREADS']}")
+        if order == "fill":
+            temporary.write_bytes(bytes(int(argument)))
     return Product({"image": out}, {"length": len(argument)})
 
 
@@ -155,7 +157,7 @@ class Cohort:
         return row["volume_id"]
 
     def index(self) -> None:
-        write_parquet(self.shard, typed(pd.DataFrame(self.rows)))
+        write_parquet(self.shard, typed(pd.DataFrame(self.rows)), only_if_changed=True)
 
     def run(
         self, step: Step, previous: str | None = None, settings: Settings | None = None, **options: Any
