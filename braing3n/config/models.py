@@ -18,7 +18,7 @@ class MAEArchitecture(Settings):
     """Encoder attention heads."""
     mlp: int = Field(4608, ge=1)
     """Encoder MLP width."""
-    decoder_hidden: int = Field(1152, gt=0, multiple_of=6)
+    decoder_hidden: int = Field(1152, gt=0, multiple_of=2)
     """Decoder width."""
     decoder_depth: int = Field(8, ge=1)
     """Decoder blocks."""
@@ -32,11 +32,25 @@ class MAEArchitecture(Settings):
     """A class token before the patches, as MONAI's class has."""
     qkv_bias: bool = False
     """Biases of the query, key and value projections."""
+    foreground_tokens: int | None = Field(None, ge=2)
+    """Tokens of a volume that are used, those with brain first; `mask_ratio` is a part of these. Default: all."""
+    brain_weighted_loss: bool = False
+    """Weigh masked patches by their share of brain voxels."""
+    norm_pixels: bool = False
+    """Predict patches with their own mean and variance taken out."""
+    qk_norm: bool = False
+    """Normalise queries and keys."""
+    registers: int = Field(0, ge=0)
+    """Learned tokens that take part in the encoder and are dropped after it."""
+    rope: bool = False
+    """3D rotary positions in every attention, beside the sine-cosine ones."""
 
     @model_validator(mode="after")
     def _heads_divide(self):
         if self.hidden % self.heads or self.decoder_hidden % self.decoder_heads:
             raise ValueError("hidden must be a multiple of heads, decoder_hidden of decoder_heads")
+        if self.rope and (self.hidden // self.heads % 2 or self.decoder_hidden // self.decoder_heads % 2):
+            raise ValueError("rope needs an even width of every head")
         return self
 
 

@@ -58,9 +58,35 @@ class TrainSettings(Settings):
     """Threads that read ahead of a GPU."""
 
 
+class AugmentSettings(Settings):
+    """Random changes of training volumes; the paper uses none."""
+
+    flip: float = Field(0.0, ge=0, le=1)
+    """Probability of swapping left and right; off since lesions and scanners know their side."""
+    rotation_deg: float = Field(0.0, ge=0, le=45)
+    """Largest rotation about each axis."""
+    scale: float = Field(0.0, ge=0, le=0.5)
+    """Largest relative change of size along each axis."""
+    shift_voxels: float = Field(0.0, ge=0)
+    """Largest shift along each axis."""
+    contrast: float = Field(0.0, ge=0, lt=1)
+    """Largest relative change of the z-scores."""
+    bias: float = Field(0.0, ge=0, lt=1)
+    """Largest relative change by a smooth field."""
+    intensity_shift: float = Field(0.0, ge=0)
+    """Largest shift of the z-scores."""
+    noise: float = Field(0.0, ge=0)
+    """Standard deviation of noise added to the z-scores."""
+
+
 class MAESettings(Settings):
     model: MAEArchitecture = MAEArchitecture()
     train: TrainSettings
+    augment: AugmentSettings = AugmentSettings()
+    balance: tuple[str, ...] = ()
+    """Columns, such as cohort and modality, whose combinations are drawn evenly; empty: all volumes as they are."""
+    balance_power: float = Field(0.5, ge=0, le=1)
+    """1 draws all combinations equally often, 0 as they are; between them, the rare are seen more and repeated less."""
 
 
 class TokenizerSettings(Settings):

@@ -35,15 +35,37 @@ def unpatchify(patches: Tensor, grid: tuple[int, int, int], patch: int = 16) -> 
 def sincos_positions(grid: tuple[int, int, int], hidden: int, temperature: float = 10000.0) -> Tensor:
     """Fixed 3D sine-cosine position embedding, a third of the width for each axis -> (N, hidden).
 
-    Channels are [sin x, cos x, sin y, cos y, sin z, cos z], each hidden / 6 wide with frequencies
-    temperature^(-k / (hidden / 6)) (Vaswani et al. 2017, one axis at a time as in He et al. 2022).
+    Channels are [sin x, cos x, sin y, cos y, sin z, cos z], each w = hidden // 6 wide with frequencies
+    temperature^(-k / w) (Vaswani et al. 2017, one axis at a time as in He et al. 2022); what is left of a width that is
+    no multiple of 6, such as 512, stays 0.
     """
-    if hidden % 6:
-        raise ValueError(f"width of a 3D sine-cosine embedding must be divisible by 6, found {hidden}")
-    frequencies = temperature ** -(torch.arange(hidden // 6, dtype=torch.float64) / (hidden // 6))
+    width = hidden // 6
+    angles = axis_angles(grid, width, temperature)  # three of (N, w)
+    positions = torch.cat([part for a in angles for part in (a.sin(), a.cos())], dim=1)
+    return F.pad(positions, (0, hidden - 6 * width)).float()
+
+
+def axis_angles(grid: tuple[int, int, int], width: int, temperature: float) -> list[Tensor]:
+    """Coordinate times frequency along each axis: three of (N, width), float64."""
+    frequencies = temperature ** -(torch.arange(width, dtype=torch.float64) / width)
     axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")
-    angles = [axis.reshape(-1, 1) * frequencies for axis in axes]  # three of (N, hidden / 6)
-    return torch.cat([part for a in angles for part in (a.sin(), a.cos())], dim=1).float()
+    return [axis.reshape(-1, 1) * frequencies for axis in axes]
+
+
+def rotary_angles(grid: tuple[int, int, int], head_dim: int, temperature: float = 100.0) -> Tensor:
+    """Angles of a 3D rotary embedding (Su et al. 2024), a third of the channel pairs for each axis -> (N, d / 2).
+
+    Pairs left over where d is no multiple of 6 are not rotated. Grids are about ten tokens wide, hence the temperature.
+    """
+    angles = torch.cat(axis_angles(grid, head_dim // 6, temperature), dim=1)
+    return F.pad(angles, (0, head_dim // 2 - angles.shape[1])).float()
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Turn channel pairs (k, k + d/2) of queries or keys by their tokens' angles. (B, H, N, d), (B or 1, N, d/2)."""
+    cos, sin = angles.cos()[:, None].to(x.dtype), angles.sin()[:, None].to(x.dtype)  # (B, 1, N, d/2)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 
 
 def sincos_scalar(values: Tensor, width: int, period: float = 10000.0) -> Tensor:
@@ -63,15 +85,19 @@ class Attention(nn.Module):
             raise ValueError(f"width {hidden} is not a multiple of {heads} heads")
         self.heads = heads
         self.qkv = nn.Linear(hidden, 3 * hidden, bias=qkv_bias)
-        self.q_norm = nn.RMSNorm(hidden // heads) if qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(hidden // heads) if qk_norm else nn.Identity()
+        self.q_norm = nn.RMSNorm(hidden // heads) if qk_norm else None
+        self.k_norm = nn.RMSNorm(hidden // heads) if qk_norm else None
         self.out = nn.Linear(hidden, hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, angles: Tensor | None = None) -> Tensor:
+        """(B, N, D), and rotary angles (B or 1, N, d/2) if there are any -> (B, N, D)."""
         B, N, D = x.shape
         qkv = self.qkv(x).reshape(B, N, 3, self.heads, D // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # three of (B, H, N, d)
-        q, k = self.q_norm(q), self.k_norm(k)
+        if self.q_norm is not None:  # in float32, which autocast leaves the norms' weights in
+            q, k = self.q_norm(q.float()).to(v.dtype), self.k_norm(k.float()).to(v.dtype)
+        if angles is not None:
+            q, k = rotate(q, angles), rotate(k, angles)
         x = F.scaled_dot_product_attention(q, k, v)  # (B, H, N, d)
         return self.out(x.transpose(1, 2).reshape(B, N, D))
 
@@ -101,16 +127,16 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(hidden, mlp), nn.GELU(), nn.Linear(mlp, hidden))
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden, 6 * hidden)) if modulated else None
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """(B, N, D), and (B, D) when modulated -> (B, N, D)."""
+    def forward(self, x: Tensor, condition: Tensor | None = None, angles: Tensor | None = None) -> Tensor:
+        """(B, N, D), a condition (B, D) when modulated, rotary angles if there are any -> (B, N, D)."""
         if self.modulation is None:
-            x = x + self.attention(self.norm1(x))
+            x = x + self.attention(self.norm1(x), angles)
             return x + self.mlp(self.norm2(x))
         if condition is None:
             raise ValueError("a modulated block needs a condition")
         parts = self.modulation(condition)[:, None].chunk(6, dim=-1)  # six of (B, 1, D)
         shift1, scale1, gate1, shift2, scale2, gate2 = parts
-        x = x + gate1 * self.attention(modulate(self.norm1(x), shift1, scale1))
+        x = x + gate1 * self.attention(modulate(self.norm1(x), shift1, scale1), angles)
         return x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
 

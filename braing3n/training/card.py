@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import resource
+import time
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ def build_card(
     progress, processes = run.progress, run.processes
     samples = progress.step * run.settings.batch_size
     rate = samples / max(progress.step_seconds, 1e-9)
-    flops = run.task.flops_per_sample
+    speed = speed_figures(run, rate)
     hours = progress.seconds * processes.size / 3600
     return {
         "name": name,
@@ -44,11 +45,41 @@ def build_card(
         "gpu_hours": hours if processes.device.type == "cuda" else 0.0,
         "cpu_hours": hours * torch.get_num_threads() if processes.device.type == "cpu" else 0.0,
         "volumes_per_second": rate,
-        "tflop_per_second": None if flops is None else rate * flops / 1e12,
+        **speed,
         "peak_memory_bytes": peak_memory(processes.device),
         "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def speed_figures(run: Run, rate: float) -> dict[str, float | None]:
+    """Achieved TFLOP/s over all processes, and its share of what the same devices reach on plain matrix products."""
+    if run.task.flops_per_sample is None:
+        return {"tflop_per_second": None, "model_flop_utilisation": None}
+    achieved = rate * run.task.flops_per_sample / 1e12
+    precision = torch.bfloat16 if run.settings.precision == "bf16" else torch.float32
+    peak = matmul_tflops(run.processes.device, precision) * run.processes.size
+    return {"tflop_per_second": achieved, "model_flop_utilisation": achieved / peak}
+
+
+def matmul_tflops(device: torch.device, dtype: torch.dtype) -> float:
+    """TFLOP/s of square matrix products, measured here and now: the peak that utilisation refers to."""
+    n, repeats = (8192, 20) if device.type == "cuda" else (1024, 4)
+    a = torch.ones(n, n, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(3):
+        synchronise(device)
+        began = time.perf_counter()
+        for _ in range(repeats):
+            a @ a
+        synchronise(device)
+        seconds.append(time.perf_counter() - began)
+    return 2 * n**3 * repeats / min(seconds) / 1e12
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def weights_from(run: Run) -> str:

@@ -142,7 +142,8 @@ def fit(
     }
     with process_group(settings.device) as processes, StopRequest(settings.stop_before_s) as stop:
         run = prepare(task, settings, processes, Checkpoints(out / "checkpoints", settings.keep_last, identity))
-        with ProgressLog(name, run.total_steps, run.progress.step, settings.batch_size, processes.main) as log:
+        shown = out / "tensorboard" if processes.main else None
+        with ProgressLog(name, run.total_steps, run.progress.step, settings.batch_size, shown) as log:
             first_epoch = run.progress.step // run.steps_per_epoch
             for epoch in range(first_epoch, settings.epochs):
                 if run.progress.finished:
@@ -309,11 +310,11 @@ def close_epoch(run: Run, epoch: int, log: ProgressLog) -> None:
     train = {key: total / run.steps_per_epoch for key, total in progress.sums.items()}
     train["learning_rate"] = learning_rate(settings, progress.step - 1, run.total_steps)
     progress.sums = {}
-    add_history(progress, epoch, "train", train)
+    rows = history_rows(progress.step, epoch, "train", train)
     last = epoch + 1 == settings.epochs
     if last or (epoch + 1) % settings.validate_every == 0:
         val = validate(run)
-        add_history(progress, epoch, "val", val)
+        rows += history_rows(progress.step, epoch, "val", val)
         loss = val.get("loss", train["loss"])
         if loss < progress.best_loss:
             progress.best_loss, progress.best_epoch = loss, epoch + 1
@@ -321,20 +322,20 @@ def close_epoch(run: Run, epoch: int, log: ProgressLog) -> None:
                 progress.best_step = progress.step
                 if run.processes.main:
                     run.checkpoints.save_best(progress.step, run.averaged.state_dict())
-        log.epoch(epoch + 1, train["loss"], val.get("loss"))
         progress.stopped_early = (
             not last and settings.patience is not None and epoch + 1 - progress.best_epoch >= settings.patience
         )
+    progress.history += rows
+    log.epoch(epoch + 1, rows)
     progress.finished = last or progress.stopped_early
     progress.seconds += time.monotonic() - began
     if progress.finished or (epoch + 1) % settings.checkpoint_every == 0:
         save(run)
 
 
-def add_history(progress: Progress, epoch: int, split: str, metrics: dict[str, float]) -> None:
-    for metric, value in metrics.items():
-        row = {"step": progress.step, "epoch": epoch + 1, "split": split, "metric": metric, "value": value}
-        progress.history.append(row)
+def history_rows(step: int, epoch: int, split: str, metrics: dict[str, float]) -> list[dict]:
+    common = {"step": step, "epoch": epoch + 1, "split": split}
+    return [{**common, "metric": metric, "value": value} for metric, value in metrics.items()]
 
 
 def validate(run: Run) -> dict[str, float]:

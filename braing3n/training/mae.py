@@ -11,15 +11,16 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from braing3n.config.training import MAESettings
+from braing3n.config.training import AugmentSettings, MAESettings
 from braing3n.errors import BrainG3NError
-from braing3n.models.mae import MaskedAutoencoder, Masking, fixed_masking, mae_card_architecture, training_flops
+from braing3n.models.mae import MaskedAutoencoder, Masking, gather_tokens, mae_card_architecture, training_flops
 from braing3n.models.transformer import patchify
 from braing3n.training import seeds
 from braing3n.training.distributed import mean_over_processes, share
 from braing3n.training.loop import fit
 from braing3n.training.task import TrainingTask
-from braing3n.volumes.feed import VolumeFeed, data_hash
+from braing3n.volumes.augment import augment
+from braing3n.volumes.feed import VolumeFeed, balanced_weights, data_hash
 
 logger = logging.getLogger(__name__)
 
@@ -36,15 +37,29 @@ class MAETask(TrainingTask):
         val: feed of the validation volumes; may be empty.
         batch_size: volumes a forward pass of validation.
         seed: of validation masks and of the sample behind the mean volume.
+        augmentation: of training volumes; default none.
+        sample_weights: relative frequencies of training volumes; default each once an epoch.
     """
 
-    def __init__(self, model: MaskedAutoencoder, train: VolumeFeed, val: VolumeFeed, batch_size: int, seed: int):
+    def __init__(
+        self,
+        model: MaskedAutoencoder,
+        train: VolumeFeed,
+        val: VolumeFeed,
+        batch_size: int,
+        seed: int,
+        *,
+        augmentation: AugmentSettings | None = None,
+        sample_weights: np.ndarray | None = None,
+    ):
         self.model, self.train, self.val, self.batch_size, self.seed = model, train, val, batch_size, seed
+        self.augmentation, self.sample_weights = augmentation or AugmentSettings(), sample_weights
         self.n_train = len(train)
         self.flops_per_sample = training_flops(model)
 
     def batch(self, indices: np.ndarray, device: torch.device, generator: torch.Generator) -> Tensor:
-        return self.train.batch(indices, device)  # (B, 1, X, Y, Z)
+        volumes = self.train.batch(indices, device)  # (B, 1, X, Y, Z)
+        return augment(volumes, self.augmentation, generator)
 
     def loss(self, model: nn.Module, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         loss, _, _ = model(batch, generator)
@@ -56,14 +71,14 @@ class MAETask(TrainingTask):
             return {}
         total, count = 0.0, 0
         for indices in share(split_batches(len(self.val), self.batch_size)):
-            loss, _ = model.forward_masked(self.val.batch(indices, device), self.masking(indices, device))
+            volumes = self.val.batch(indices, device)
+            loss, _ = model.forward_masked(volumes, self.masking(volumes, indices))
             total, count = total + float(loss) * len(indices), count + len(indices)
         return mean_over_processes({"loss": total}, count, device)
 
-    def masking(self, indices: np.ndarray, device: torch.device) -> Masking:
+    def masking(self, volumes: Tensor, indices: np.ndarray) -> Masking:
         """Masks that belong to the volumes, whatever the batch: errors do not depend on the batch size."""
-        numbers = [seeds.derive(self.seed, VALIDATION, int(index)) for index in indices]
-        return fixed_masking(self.model.tokens, self.model.visible, numbers, device)
+        return self.model.fixed_masking(volumes, [seeds.derive(self.seed, VALIDATION, int(index)) for index in indices])
 
     def checks(self, history: list[dict], model: nn.Module, device: torch.device) -> list[dict]:
         """Reconstruction of masked patches against two predictions that need no network, at the same patches."""
@@ -71,13 +86,14 @@ class MAETask(TrainingTask):
         mean_patches = self.mean_volume_patches(device)  # (N, P)
         totals = {"model": 0.0, "mean intensity": 0.0, "mean volume": 0.0}
         for indices in split_batches(len(feed), self.batch_size):
-            volumes, masking = feed.batch(indices, device), self.masking(indices, device)
-            loss, _ = model.forward_masked(volumes, masking)
-            mask, target = masking.mask, patchify(volumes, model.patch)  # (B, N), (B, N, P)
-            totals["model"] += float(loss) * len(indices)
-            for name, prediction in (("mean intensity", mean_patches.mean()), ("mean volume", mean_patches)):
-                error = (target - prediction).square()[mask.bool()].mean()
-                totals[name] += float(error) * len(indices)
+            volumes = feed.batch(indices, device)
+            masking = self.masking(volumes, indices)
+            totals["model"] += float(model.forward_masked(volumes, masking)[0]) * len(indices)
+            target = gather_tokens(patchify(volumes, model.patch), masking.ids_masked)  # (B, M, P)
+            for name, patches in (("mean intensity", mean_patches.mean()), ("mean volume", mean_patches)):
+                everywhere = patches.expand(len(indices), *mean_patches.shape)  # (B, N, P)
+                prediction = model.targets(gather_tokens(everywhere, masking.ids_masked))
+                totals[name] += float(model.forward_loss(prediction, target)) * len(indices)
         errors = {name: total / len(feed) for name, total in totals.items()}
         return [
             {
@@ -124,6 +140,7 @@ def train_mae(metadata: pd.DataFrame, results: str | Path, settings: MAESettings
         raise BrainG3NError("no volume has split == train", file="metadata", found=f"{len(metadata)} rows")
     if parts["val"].empty:
         logger.warning("no volume has split == val: training goes by the training loss alone")
+    weights = balanced_weights(parts["train"], settings.balance, settings.balance_power) if settings.balance else None
     with seeds.seeded(settings.train.seed):
         model = MaskedAutoencoder(settings.model)
     task = MAETask(
@@ -132,6 +149,8 @@ def train_mae(metadata: pd.DataFrame, results: str | Path, settings: MAESettings
         VolumeFeed(parts["val"], results),
         settings.train.micro_batch_size or settings.train.batch_size,
         settings.train.seed,
+        augmentation=settings.augment,
+        sample_weights=weights,
     )
     return fit(
         task,
@@ -139,5 +158,6 @@ def train_mae(metadata: pd.DataFrame, results: str | Path, settings: MAESettings
         out,
         name="mae",
         data_hash=data_hash(pd.concat(parts.values()), results),
-        architecture=mae_card_architecture(model),
+        architecture=mae_card_architecture(model)
+        | {"feed": settings.model_dump(mode="json", exclude={"model", "train"})},
     )

@@ -125,6 +125,22 @@ def brain_tokens(volumes: Tensor, patch: int = PATCH_SIZE) -> Tensor:
     return brain_fraction(volumes, patch) > 0
 
 
+def balanced_weights(metadata: pd.DataFrame, columns: Sequence[str], power: float) -> np.ndarray:
+    """Relative frequency of every row, by the number of rows that share its values in `columns`: count^-power.
+
+    Power 0 leaves the frequencies as they are, 1 draws every combination of values equally often. Missing values are a
+    group of their own.
+
+    Raises:
+        BrainG3NError: no such column.
+    """
+    missing = [column for column in columns if column not in metadata.columns]
+    if missing:
+        raise BrainG3NError("no such column to balance by", file="balance", found=", ".join(missing))
+    counts = metadata.groupby(list(columns), dropna=False)["volume_id"].transform("size")
+    return counts.to_numpy(dtype=np.float64) ** -power
+
+
 def data_hash(metadata: pd.DataFrame, results: str | Path) -> str:
     """Hash of the volumes of a table: which ones, in which split, and what their voxels are (sha256 of the store)."""
     stores = [read_parquet(Path(results) / file).set_index("volume_id") for file in _tables(metadata)]

@@ -8,7 +8,7 @@ from braing3n.config.models import MAEArchitecture
 from braing3n.errors import BrainG3NError
 from braing3n.models.mae import (
     MaskedAutoencoder,
-    fixed_masking,
+    Masking,
     forward_flops,
     gather_tokens,
     load_mae,
@@ -52,29 +52,43 @@ def test_visible_count_is_exact(tokens, ratio, visible):
     assert visible_count(tokens, ratio) == visible
 
 
-def test_masks_have_exactly_the_visible_count_and_are_consistent():
+def test_masks_have_exactly_the_visible_count_and_cover_the_grid():
     masking = random_masking(8, 1200, 360, torch.Generator().manual_seed(3), "cpu")
-    mask = masking.mask
+    mask = masking.mask(1200)
     assert masking.ids_keep.shape == (8, 360)
     assert masking.ids_masked.shape == (8, 840)
     assert (mask.sum(dim=1) == 840).all()  # 1 is remove
     assert (mask.gather(1, masking.ids_keep) == 0).all()  # 0 is keep
-    assert (mask.gather(1, masking.ids_masked) == 1).all()
-    concatenated = torch.cat([masking.ids_keep, masking.ids_masked], dim=1)
-    assert (concatenated.gather(1, masking.ids_restore) == torch.arange(1200)).all()
+    assert (masking.ids.sort(dim=1).values == torch.arange(1200)).all()
     assert (masking.ids_masked.diff(dim=1) > 0).all()  # in the order of the grid
 
 
 def test_masks_are_uniform_and_reproducible():
-    first, second = (random_masking(2000, 12, 3, torch.Generator().manual_seed(3), "cpu").mask for _ in range(2))
+    first, second = (random_masking(2000, 12, 3, torch.Generator().manual_seed(3), "cpu").mask(12) for _ in range(2))
     assert torch.equal(first, second)
     # Each token is kept a quarter of the time; 5 standard errors of 2000 draws.
     torch.testing.assert_close(first.mean(dim=0), torch.full((12,), 0.75), atol=5 * (0.1875 / 2000) ** 0.5, rtol=0)
 
 
+def test_foreground_masks_use_brain_tokens_first():
+    brain = torch.zeros(2000, 12, dtype=torch.bool)
+    brain[:1000, [1, 4, 5, 7]] = True  # fewer than used: all of them, filled up with others
+    brain[1000:, 2:] = True  # more than used: only of them
+    masking = random_masking(2000, 12, 2, torch.Generator().manual_seed(3), "cpu", used=6, brain=brain)
+    assert masking.ids.shape == (2000, 6)
+    drawn = torch.zeros(2000, 12).scatter_(1, masking.ids, 1.0)
+    assert (drawn.sum(dim=1) == 6).all()  # no token twice
+    assert (drawn[:1000][brain[:1000]] == 1).all()
+    assert (drawn[1000:][~brain[1000:]] == 0).all()
+    # Brain and other tokens are kept equally often: 2 of 6.
+    kept = torch.zeros(2000, 12).scatter_(1, masking.ids_keep, 1.0)[:1000].mean(dim=0)
+    torch.testing.assert_close(kept[[1, 4, 5, 7]], torch.full((4,), 1 / 3), atol=5 * (2 / 9 / 1000) ** 0.5, rtol=0)
+
+
 def test_fixed_masks_belong_to_their_seeds_whatever_the_batch():
-    together = fixed_masking(12, 3, [7, 8, 9], "cpu").mask
-    assert torch.equal(together[1:2], fixed_masking(12, 3, [8], "cpu").mask)
+    model, volumes = small(), random_volumes(3)
+    together = model.fixed_masking(volumes, [7, 8, 9]).mask(12)
+    assert torch.equal(together[1:2], model.fixed_masking(volumes[1:2], [8]).mask(12))
     assert not torch.equal(together[0], together[1])
 
 
@@ -93,9 +107,9 @@ def test_loss_is_the_mean_squared_error_of_masked_patches():
 
 def test_reconstruction_keeps_what_was_seen_and_fills_in_the_rest():
     model, volumes = small(), random_volumes()
-    masking = fixed_masking(12, 3, [4, 5], "cpu")
+    masking = model.fixed_masking(volumes, [4, 5])
     _, prediction = model.forward_masked(volumes, masking)
-    before, after, mask = patchify(volumes), patchify(model.reconstruct(volumes, masking)), masking.mask
+    before, after, mask = patchify(volumes), patchify(model.reconstruct(volumes, masking)), masking.mask(12)
     assert torch.equal(after[mask == 0], before[mask == 0])
     assert torch.equal(after[mask == 1], prediction.flatten(0, 1))
 
@@ -112,36 +126,89 @@ def test_masked_patches_are_not_seen():
     assert not torch.allclose(other, prediction)
 
 
-@pytest.mark.parametrize("cls_token", [False, True])
-def test_encode_is_the_encoder_on_all_tokens_in_order(cls_token):
-    model, volumes = small(cls_token=cls_token), random_volumes()
+@pytest.mark.parametrize("options", [{}, {"cls_token": True}, {"cls_token": True, "registers": 2}], ids=str)
+def test_encode_is_the_encoder_on_all_tokens_in_order(options):
+    model, volumes = small(**options), random_volumes()
     latent = model.forward_encoder(model.patches(volumes), torch.arange(12).expand(2, -1))
     encoded = model.encode(volumes)
     assert encoded.shape == (2, 12, 48)
-    torch.testing.assert_close(encoded, latent[:, int(cls_token) :])
+    torch.testing.assert_close(encoded, latent[:, len(latent[0]) - 12 :])
 
 
-def test_decoder_puts_tokens_back_where_they_came_from():
-    model = small(decoder_depth=1)
-    with (
-        torch.no_grad()
-    ):  # a decoder that passes tokens through: the block adds nothing, positions and link are trivial
+def test_foreground_features_lie_where_the_brain_is():
+    model, volumes = small(foreground_tokens=4), torch.zeros(1, 1, *SHAPE)
+    volumes[:, :, 16:, 16:32] = torch.randn(1, 1, 16, 16, 32)  # tokens 8 and 9 of (2, 3, 2)
+    encoded = model.encode(volumes)
+    assert encoded.shape == (1, 12, 48)
+    used = encoded.abs().sum(dim=-1)[0] > 0
+    assert used.nonzero()[:, 0].tolist() == [0, 1, 8, 9]  # filled up with the first of the others
+    _, _, mask = model(volumes, torch.Generator().manual_seed(0))
+    assert mask.sum() == 3  # of the 4 used
+
+
+def test_brain_weighted_loss_counts_voxels_of_brain():
+    model = small(brain_weighted_loss=True)
+    patches = torch.zeros(1, 3, 4096)
+    patches[0, 0] = 1.0
+    patches[0, 1, :1024] = 2.0
+    prediction = torch.zeros(1, 3, 4096)
+    prediction[0, 2] = 100.0  # wrong where there is no brain: does not count
+    expected = (1.0 * 1.0 + 0.25 * (4.0 / 4)) / 1.25
+    torch.testing.assert_close(model.forward_loss(prediction, patches), torch.tensor(expected))
+
+
+def test_normalised_targets_have_no_mean_and_unit_variance_and_come_back():
+    model, volumes = small(norm_pixels=True), 3 * random_volumes() + 5
+    target = model.targets(patchify(volumes))
+    torch.testing.assert_close(target.mean(dim=-1), torch.zeros(2, 12), atol=1e-5, rtol=0)
+    torch.testing.assert_close(target.std(dim=-1), torch.ones(2, 12), atol=1e-4, rtol=0)
+    masking = model.fixed_masking(volumes, [1, 2])
+    model.head = ShownTarget(gather_tokens(target, masking.ids_masked))
+    torch.testing.assert_close(model.reconstruct(volumes, masking), volumes, atol=1e-4, rtol=0)
+
+
+class ShownTarget(torch.nn.Module):
+    """A head that knows the answer."""
+
+    def __init__(self, answer: torch.Tensor):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.answer
+
+
+def test_decoder_sees_every_token_at_its_own_position():
+    model = small()
+    with torch.no_grad():  # a decoder that passes tokens through
         for module in (model.decoder_blocks[0].attention.out, model.decoder_blocks[0].mlp[2]):
             module.weight.zero_()
             module.bias.zero_()
-        model.decoder_positions.zero_()
-    masking = random_masking(1, 12, 3, torch.Generator().manual_seed(0), "cpu")
-    latent = torch.randn(1, 3, 48)
-    alone = model.decoder_norm(model.decoder_embed(latent))
-    decoded = model.forward_decoder(latent, masking.ids_restore)
-    torch.testing.assert_close(decoded[0, masking.ids_keep[0]], alone[0])
-    masked = decoded[0, masking.ids_masked[0]]
-    torch.testing.assert_close(masked, masked[:1].expand(9, -1))  # all masked tokens alike
+    masking = random_masking(2, 12, 3, torch.Generator().manual_seed(0), "cpu")
+    latent = torch.randn(2, 3, 48, generator=torch.Generator().manual_seed(1))
+    decoded = model.forward_decoder(latent, masking)
+    positions = model.decoder_positions
+    seen = model.decoder_norm(model.decoder_embed(latent) + positions[masking.ids_keep])
+    filled = model.decoder_norm(model.mask_token + positions[masking.ids_masked])
+    torch.testing.assert_close(decoded, torch.cat([seen, filled], dim=1))
 
 
-@pytest.mark.parametrize("cls_token", [False, True])
-def test_trains_under_bfloat16_autocast_with_every_parameter(cls_token):
-    model = small(cls_token=cls_token)
+OPTIONS = [
+    {},
+    {"cls_token": True},
+    {"cls_token": True, "registers": 3},
+    {"foreground_tokens": 8},
+    {"brain_weighted_loss": True},
+    {"norm_pixels": True},
+    {"qk_norm": True, "qkv_bias": True},
+    {"rope": True, "registers": 2},
+    {"decoder_hidden": 32},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_trains_under_bfloat16_autocast_with_every_parameter(options):
+    model = small(**options)
     with torch.autocast("cpu", torch.bfloat16):
         loss, _, _ = model(random_volumes(), torch.Generator().manual_seed(5))
     loss.backward()
@@ -173,11 +240,11 @@ def test_flops_at_paper_size_agree_with_torch():
     with torch.device("meta"):
         model = MaskedAutoencoder(MAEArchitecture())
         patches, target = torch.empty(1, 1200, 4096), torch.empty(1, 840, 4096)
-        keep, masked, restore = (torch.zeros(1, n, dtype=torch.long) for n in (360, 840, 1200))
+        masking = Masking(*(torch.zeros(1, n, dtype=torch.long) for n in (360, 840)))
     counter = FlopCounterMode(display=False)
     with counter:
-        x = model.forward_decoder(model.forward_encoder(patches, keep), restore)
-        prediction = model.head(gather_tokens(x, masked))
+        x = model.forward_decoder(model.forward_encoder(patches, masking.ids_keep), masking)
+        prediction = model.head(x[:, model.visible :])
         forward = counter.get_total_flops()
         model.forward_loss(prediction, target).backward()
     assert forward == forward_flops(model)
@@ -185,6 +252,15 @@ def test_flops_at_paper_size_agree_with_torch():
     # The fused attention kernel recomputes the scores in its backward pass: a half more of attention than counted here.
     assert counter.get_total_flops() == pytest.approx(training_flops(model), rel=0.05)
     assert training_flops(model) == pytest.approx(1.57e12, rel=0.02)
+
+
+def test_lighter_recipe_costs_a_fifth():
+    """Half of the tokens, a decoder of 8 x 512, three quarters masked."""
+    light = {"foreground_tokens": 600, "decoder_hidden": 512, "decoder_mlp": 2048, "mask_ratio": 0.75}
+    with torch.device("meta"):
+        model, paper = MaskedAutoencoder(MAEArchitecture(**light)), MaskedAutoencoder(MAEArchitecture())
+    assert (model.used, model.visible) == (600, 150)
+    assert training_flops(paper) / training_flops(model) == pytest.approx(5.2, abs=0.2)
 
 
 def test_paper_size_has_331_million_parameters():

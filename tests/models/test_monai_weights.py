@@ -5,7 +5,7 @@ import torch
 
 from braing3n.config.models import MAEArchitecture
 from braing3n.errors import BrainG3NError
-from braing3n.models.mae import MaskedAutoencoder, load_mae
+from braing3n.models.mae import MaskedAutoencoder, Masking, gather_tokens, load_mae
 from braing3n.models.monai_weights import from_monai, import_monai_file, monai_architecture, to_monai
 
 nets = pytest.importorskip("monai.networks.nets")
@@ -40,9 +40,9 @@ def compare(theirs, ours: MaskedAutoencoder) -> None:
     keep = torch.multinomial(torch.ones(2, 12), int(mask.eq(0).sum()) // 2, replacement=False)
     assert mask.gather(1, keep).sum() == 0
     removed = torch.stack([row.nonzero()[:, 0] for row in mask])
-    restore = torch.cat([keep, removed], dim=1).argsort(dim=1)
-    prediction = ours.head(ours.forward_decoder(ours.forward_encoder(ours.patches(volumes), keep), restore))
-    torch.testing.assert_close(prediction, expected, atol=1e-5, rtol=0)
+    masking = Masking(keep, removed)
+    prediction = ours.head(ours.forward_decoder(ours.forward_encoder(ours.patches(volumes), keep), masking))
+    torch.testing.assert_close(prediction, gather_tokens(expected, masking.ids), atol=1e-5, rtol=0)
     hidden = theirs.blocks(torch.cat([theirs.cls_token.expand(2, -1, -1), theirs.patch_embedding(volumes)], dim=1))
     torch.testing.assert_close(ours.encode(volumes), hidden[:, 1:], atol=1e-5, rtol=0)
 

@@ -10,6 +10,8 @@ from braing3n.models.transformer import (
     Block,
     initialise,
     patchify,
+    rotary_angles,
+    rotate,
     sincos_positions,
     sincos_scalar,
     unpatchify,
@@ -113,5 +115,34 @@ def test_modulated_block_follows_its_condition():
 def test_width_must_divide():
     with pytest.raises(ValueError, match="multiple of 5 heads"):
         Attention(24, 5)
-    with pytest.raises(ValueError, match="divisible by 6"):
-        sincos_positions((2, 2, 2), 32)
+
+
+def test_positions_of_other_widths_are_filled_up_with_zeros():
+    positions = sincos_positions((3, 4, 2), 512)
+    assert positions.shape == (24, 512)
+    assert torch.equal(positions[:, :510], sincos_positions((3, 4, 2), 510))
+    assert (positions[:, 510:] == 0).all()
+
+
+@pytest.mark.parametrize("head_dim", [72, 64])
+def test_rotary_scores_depend_on_the_offset_alone(head_dim):
+    torch.manual_seed(0)
+    angles = rotary_angles((10, 12, 10), head_dim)[None].double()
+    assert angles.shape == (1, 1200, head_dim // 2)
+    q, k = torch.randn(2, 1, 1, 1, head_dim, dtype=torch.float64).expand(2, 1, 1, 1200, head_dim)
+    scores = rotate(q, angles)[0, 0] @ rotate(k, angles)[0, 0].T  # (1200, 1200)
+    first, same_offset, other_offset = (  # tokens are 120 x + 10 y + z
+        scores[143, 524],  # (1, 2, 3) to (4, 4, 4)
+        scores[662, 1043],  # (5, 6, 2) to (8, 8, 3)
+        scores[143, 534],  # (1, 2, 3) to (4, 5, 4)
+    )
+    torch.testing.assert_close(first, same_offset, rtol=1e-5, atol=1e-5)
+    assert (first - other_offset).abs() > 1e-6
+    torch.testing.assert_close(rotate(q, angles).norm(dim=-1), q.norm(dim=-1), rtol=1e-5, atol=0)
+
+
+def test_attention_without_rotation_is_rotation_by_nothing():
+    torch.manual_seed(0)
+    attention, x = Attention(24, 4), torch.randn(2, 7, 24)
+    torch.testing.assert_close(attention(x, torch.zeros(1, 7, 3)), attention(x))
+    assert not torch.allclose(attention(x, torch.rand(2, 7, 3)), attention(x))

@@ -9,7 +9,7 @@ import torch
 
 from braing3n.errors import BrainG3NError
 from braing3n.geometry import VOLUME_SHAPE
-from braing3n.volumes.feed import VolumeFeed, brain_fraction, brain_tokens, data_hash, standardise
+from braing3n.volumes.feed import VolumeFeed, balanced_weights, brain_fraction, brain_tokens, data_hash, standardise
 from braing3n.volumes.store import read_volume, write_store
 
 
@@ -111,6 +111,17 @@ def test_hash_sees_changed_voxels(stored, tmp_path):
         rows = metadata[metadata["store_file"] == file]
         write_store(tmp_path / file, rows["volume_id"].tolist(), (brain(7) for _ in range(len(rows))))
     assert data_hash(metadata, tmp_path) != data_hash(metadata, results)
+
+
+def test_balanced_weights_draw_groups_evenly():
+    cohorts = ["A"] * 8 + ["B"] * 2 + [None] * 2
+    metadata = pd.DataFrame({"volume_id": range(12), "cohort": cohorts, "modality": ["T1"] * 4 + ["T2"] * 8})
+    even = balanced_weights(metadata, ["cohort"], 1.0)
+    assert [even[:8].sum(), even[8:10].sum(), even[10:].sum()] == pytest.approx([1, 1, 1])
+    assert balanced_weights(metadata, ["cohort"], 0.0) == pytest.approx(np.ones(12))
+    assert balanced_weights(metadata, ["cohort", "modality"], 0.5)[:8] == pytest.approx(np.full(8, 0.5))
+    with pytest.raises(BrainG3NError, match=r"balance.*vendor"):
+        balanced_weights(metadata, ["cohort", "vendor"], 0.5)
 
 
 def test_what_is_missing_is_named(stored, tmp_path):
