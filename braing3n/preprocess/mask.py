@@ -21,7 +21,7 @@ MODALITIES: dict[str, tuple[str, ...]] = {
     "provided": geometry.MODALITIES,
 }
 BRAIN_ML = (100.0, 3000.0)  # outside of it no human brain was masked, whatever the age
-MAX_FILLED = 0.7  # a stripped scan leaves at least this much of its field of view empty
+MIN_BLANK_FACES = 0.5  # share of the field of view's faces that holds one value where a scan is stripped
 
 
 class Masker(Protocol):
@@ -89,21 +89,18 @@ def provided_mask(image: Path, delivered_mask: Path | None, out_mask: Path) -> d
 def voxels_of_stripped(source: sitk.Image, path: Path) -> np.ndarray:
     """Mask (z, y, x) of a stripped scan: all above the constant background, holes filled, largest piece."""
     array = sitk.GetArrayViewFromImage(source)
-    faces = (
-        [array[side] for side in (0, -1)]
-        + [array[:, side] for side in (0, -1)]
-        + [array[..., side] for side in (0, -1)]
-    )
-    background = np.median(np.concatenate([face.ravel() for face in faces]))
+    faces = np.concatenate([np.take(array, side, axis).ravel() for axis in range(3) for side in (0, -1)])
+    background = np.median(faces)
     foreground = sitk.BinaryFillhole(image_like((array > background).astype(np.uint8), source))
     pieces = sitk.RelabelComponent(sitk.ConnectedComponent(foreground), sortByObjectSize=True)
     mask = sitk.GetArrayFromImage(pieces) == 1
-    if mask.mean() > MAX_FILLED:
+    blank, found_ml = float(np.mean(faces == background)), volume_ml(mask, source.GetSpacing())
+    if blank < MIN_BLANK_FACES or found_ml > BRAIN_ML[1]:
         raise BrainG3NError(
             "scan is declared stripped but is not",
             file=path,
-            expected=f"at most {MAX_FILLED:.0%} of the voxels above the background",
-            found=f"{mask.mean():.0%}",
+            expected=f"a constant background around at most {BRAIN_ML[1]:.0f} ml",
+            found=f"{blank:.0%} of the outermost voxels constant, {found_ml:.0f} ml above them",
             remedy="correct entry_stripped in the cohort's definition (config/cohorts)",
         )
     return mask
