@@ -8,11 +8,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from braing3n.errors import BrainG3NError
+
+if TYPE_CHECKING:
+    import pandas as pd  # half a second that commands and worker processes without tables do not wait for
 
 
 @contextmanager
@@ -74,6 +75,8 @@ def read_parquet(path: str | Path, columns: list[str] | None = None) -> pd.DataF
         raise BrainG3NError(
             "table is missing", file=path, remedy="run the rule that writes it, see docs/data-contract.md"
         )
+    import pandas as pd
+
     return pd.read_parquet(path, columns=columns)
 
 
