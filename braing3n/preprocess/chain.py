@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,7 +20,6 @@ from braing3n.config.data import ConvertSettings, CropSettings, MaskSettings, N4
 from braing3n.errors import ExcludeVolume
 from braing3n.files import write_json
 from braing3n.preprocess import naming
-from braing3n.preprocess.crop import crop, pack_store
 from braing3n.preprocess.records import work_folder
 from braing3n.preprocess.steps import Context, Job, Product, Step, Volume, register_step
 
@@ -260,6 +259,8 @@ def register_follower(job: Job, atlas: Any) -> Product:
 
 
 def run_crop(job: Job, model: Any) -> Product:
+    from braing3n.preprocess.crop import crop
+
     volume, context = job.volume, job.context
     if not context.settings.save_nifti:
         qc = crop(context.image(volume), None)
@@ -274,6 +275,12 @@ def run_crop(job: Job, model: Any) -> Product:
         Sources=sources(volume.outputs["image"]),
     )
     return Product({"image": out}, qc)
+
+
+def pack(store: Path, volume_ids: Sequence[str], images: Iterable[Path]) -> None:
+    from braing3n.preprocess.crop import pack_store
+
+    pack_store(store, volume_ids, images)
 
 
 register_step(
@@ -303,4 +310,4 @@ register_step(
         tools=("antspyx",),
     )
 )
-register_step(Step("crop", CropSettings, image_input, run_crop, pack=pack_store, tools=("nibabel",)))
+register_step(Step("crop", CropSettings, image_input, run_crop, pack=pack, tools=("nibabel",)))

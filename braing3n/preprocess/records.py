@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from braing3n.errors import BrainG3NError
 from braing3n.files import read_json, read_parquet, sha256_of, short_hash, write_json, write_parquet
 from braing3n.preprocess.steps import Context, Volume
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COPIED = ("volume_id", "cohort", "subject_id", "session_id", "modality")
 STATUS_COLUMNS = {
@@ -156,6 +157,8 @@ def carried_row(volume: Volume, run_id: str) -> dict[str, Any]:
 
 def status_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Status rows -> table with exactly `STATUS_COLUMNS`; mappings become JSON text."""
+    import pandas as pd
+
     flat = [{**row, **{name: json.dumps(row[name], sort_keys=True) for name in JSON_COLUMNS}} for row in rows]
     return pd.DataFrame(flat, columns=list(STATUS_COLUMNS)).astype(STATUS_COLUMNS)
 
@@ -170,6 +173,8 @@ def read_volumes(shard: Path, previous: Path | None) -> list[Volume]:
     Raises:
         BrainG3NError: a table is missing, lacks columns or volumes, or mixes shards.
     """
+    import pandas as pd
+
     table = read_parquet(shard)
     needed = {*COPIED, "shard", "run", "source_path", "source_format", "bids_subject", "bids_session"}
     if missing := needed - set(table.columns):

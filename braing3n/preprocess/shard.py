@@ -26,7 +26,8 @@ from braing3n.preprocess import naming, records
 from braing3n.preprocess.lock import remove_leftovers, shard_lock
 from braing3n.preprocess.records import Key, Record
 from braing3n.preprocess.steps import Context, Job, Step, Volume, anchor_of
-from braing3n.preprocess.workers import Failure, Lazy, disk_full, run_jobs
+from braing3n.preprocess.worker import Failure, Lazy, disk_full
+from braing3n.preprocess.workers import run_jobs
 from braing3n.training.stop import StopRequest
 
 logger = logging.getLogger(__name__)

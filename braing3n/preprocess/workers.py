@@ -7,26 +7,20 @@ on; it is replaced and the others go on.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
-import logging
-import multiprocessing
 import os
-import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
+from multiprocessing import Pipe
+from multiprocessing.connection import wait
 from typing import Any
 
-from braing3n.errors import BrainG3NError, ExcludeVolume
+from braing3n.errors import BrainG3NError
 from braing3n.preprocess.steps import Context, Job, Step
-
-logger = logging.getLogger(__name__)
+from braing3n.preprocess.worker import OUT_OF_MEMORY, READY, Failure, StepBroken
 
 # Read by ITK, OpenMP and the BLAS libraries when they are loaded, so they are set before a worker starts.
 THREAD_VARIABLES = (
@@ -36,125 +30,40 @@ THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-MIN_FREE_BYTES = 1 << 20
-OUT_OF_MEMORY = "ran out of memory; remedy: more memory (mem_mb) or fewer threads"
+START_LIMIT_S = 300.0  # to import what a step needs, on a cold network disk too
 POLL_S = 0.5  # how often a stop request and the time limits are looked at
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A volume that did not come through: `excluded` or `failed`, and why."""
-
-    status: str
-    error_class: str
-    reason: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class StepBroken:
-    """The step cannot do any volume, such as when its model is missing."""
-
-    error: str
-
-
-# ---------------------------------------------------------------------------------------------------- in the worker
-
-
-def work(connection: Connection, step: Step, context: Context, execute: Callable[..., Any]) -> None:
-    """A worker's life: jobs in, status records or failures out, until None comes or the runner is gone."""
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # schedulers signal the whole job; the runner decides what is finished
-    os.setpgid(0, 0)  # so that a kill also reaches the programs that a step starts
-    die_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    model = Lazy(lambda: step.load(context))
-    connection.send("ready")
-    with contextlib.suppress(EOFError, BrokenPipeError):
-        while (job := connection.recv()) is not None:
-            connection.send(attempt(step, job, model, execute))
-
-
-class Lazy:
-    """A model that is loaded when first needed, and kept."""
-
-    def __init__(self, load: Callable[[], Any]):
-        self.load, self.loaded, self.value, self.error = load, False, None, None
-
-    def __call__(self) -> Any:
-        if not self.loaded:
-            try:
-                self.value = self.load()
-            except Exception as error:
-                self.error = error
-                raise
-            self.loaded = True
-        return self.value
-
-
-def attempt(step: Step, job: Job, model: Lazy, execute: Callable[..., Any]) -> Any:
-    """One volume; exceptions become a `Failure`, or `StepBroken` if the model could not be loaded."""
-    start = time.monotonic()
-    try:
-        return execute(step, job, model)
-    except ExcludeVolume as decision:
-        return Failure("excluded", "ExcludeVolume", str(decision), time.monotonic() - start)
-    except Exception as error:
-        if error is model.error:
-            return StepBroken(f"its model cannot be loaded: {explain(error, job.context)}")
-        if disk_full(error, job.context.results):
-            return StepBroken(f"{job.context.results}: no space left on the disk; remedy: free some and run it again")
-        if not isinstance(error, BrainG3NError):
-            logger.exception("%s failed at %s", job.volume, step.name)
-        return Failure("failed", type(error).__name__, explain(error, job.context), time.monotonic() - start)
-
-
-def disk_full(error: Exception, folder: Path) -> bool:
-    """Whether an error came from a full disk or quota; some writers do not say, so the free space is asked too."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    return folder.exists() and shutil.disk_usage(folder).free < MIN_FREE_BYTES
-
-
-def explain(error: Exception, context: Context) -> str:
-    """An exception as one line for the status table, with paths relative to the results or the cohort's root."""
-    text = str(error) if isinstance(error, BrainG3NError) else f"{type(error).__name__}: {error}"
-    if isinstance(error, MemoryError):
-        text = OUT_OF_MEMORY
-    for folder in (context.results, context.root):
-        for form in {str(folder), str(folder.absolute())} - {".", "/"}:
-            text = text.replace(form + "/", "")
-    return " ".join(text.split())[:1000]
-
-
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when the runner dies, so that a killed run leaves no workers behind."""
-    runner = multiprocessing.parent_process()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if runner is not None and os.getppid() != runner.pid:  # it died before we asked
-        os._exit(1)
-
-
-# ---------------------------------------------------------------------------------------------------- in the runner
-
-
 class Worker:
-    """One worker process and what it is doing."""
+    """One worker process and what it is doing.
+
+    A fresh interpreter rather than a fork, which would inherit ITK's and torch's threads half-dead; in a process group
+    of its own, so that a kill also reaches the programs that a step starts.
+    """
 
     def __init__(self, step: Step, context: Context, execute: Callable[..., Any]):
-        spawn = multiprocessing.get_context("spawn")  # a fork would inherit ITK's and torch's threads half-dead
-        self.connection, theirs = spawn.Pipe()
-        self.process = spawn.Process(target=work, args=(theirs, step, context, execute))
-        with environment(dict.fromkeys(THREAD_VARIABLES, str(context.threads))):
-            self.process.start()
+        self.connection, theirs = Pipe()
+        code = f"from braing3n.preprocess.worker import main; main({theirs.fileno()}, {os.getpid()})"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            pass_fds=[theirs.fileno()],
+            env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(context.threads)),
+            process_group=0,
+        )
         theirs.close()
         self.ready, self.gone, self.job, self.since = False, False, None, time.monotonic()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send(list(sys.path))
+            self.connection.send((step, context, execute))
 
-    def give(self, job: Job) -> None:
+    def give(self, job: Job) -> bool:
+        """Hand over a job; False if the worker has died meanwhile."""
+        try:
+            self.connection.send(job)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
         self.job, self.since = job, time.monotonic()
-        self.connection.send(job)
+        return True
 
     @property
     def seconds(self) -> float:
@@ -163,32 +72,17 @@ class Worker:
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.kill()
-        self.process.join()
+        self.process.wait()
         self.connection.close()
         self.gone = True
 
     def leave(self) -> None:
         """Let an idle worker end."""
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send(None)
-        self.process.join(timeout=5)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=5)
         self.kill()
-
-
-@contextlib.contextmanager
-def environment(values: dict[str, str]) -> Iterator[None]:
-    """Environment variables that processes started inside the block inherit."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def run_jobs(
@@ -213,7 +107,8 @@ def run_jobs(
         while True:
             idle = [worker for worker in workers if worker.ready and worker.job is None]
             while queue and idle and not stopping():
-                idle.pop().give(queue.popleft())
+                if idle.pop().give(queue[0]):
+                    queue.popleft()
             starting = sum(not worker.ready for worker in workers)
             if not stopping():
                 wanted = min(n_workers - len(workers), len(queue) - starting)
@@ -221,7 +116,7 @@ def run_jobs(
             busy = any(worker.job is not None for worker in workers)
             if not busy and (stopping() or not queue):
                 return
-            wait([end for worker in workers for end in (worker.connection, worker.process.sentinel)], timeout=POLL_S)
+            wait([worker.connection for worker in workers], timeout=POLL_S)
             for worker in list(workers):
                 reply = receive(worker, timeout_s)
                 if worker.gone:
@@ -241,21 +136,22 @@ def run_jobs(
 
 def receive(worker: Worker, timeout_s: float) -> Any:
     """What a worker has to say: None for nothing (yet), else a record, a `Failure` or `StepBroken`."""
-    dead = worker.process.exitcode is not None  # asked before the last look at what it sent
+    dead = worker.process.poll() is not None  # asked before the last look at what it sent
     if worker.connection.poll():
         with contextlib.suppress(EOFError, ConnectionResetError):
             reply = worker.connection.recv()
-            if reply != "ready":
+            if reply != READY:
                 return reply
             worker.ready = True
             return None
         dead = True
     if dead:
         return bury(worker)
-    if (worker.job is not None or not worker.ready) and worker.seconds > timeout_s:
+    if not worker.ready and worker.seconds > START_LIMIT_S:
         worker.kill()
-        if worker.job is None:
-            return StepBroken(f"a worker did not start within {timeout_s:g} s")
+        return StepBroken(f"a worker did not start within {START_LIMIT_S:g} s")
+    if worker.job is not None and worker.seconds > timeout_s:
+        worker.kill()
         reason = f"took longer than {timeout_s:g} s and was stopped; remedy: raise preprocess.volume_timeout_s"
         return Failure("failed", "TimeoutError", reason, worker.seconds)
     return None
@@ -263,8 +159,9 @@ def receive(worker: Worker, timeout_s: float) -> Any:
 
 def bury(worker: Worker) -> Failure | StepBroken | None:
     """Say what a dead worker died of; one that was idle is of no interest."""
-    worker.process.join(timeout=5)
-    code = worker.process.exitcode
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        worker.process.wait(timeout=5)
+    code = worker.process.poll()
     worker.kill()
     if worker.job is None:
         return None if worker.ready else StepBroken(f"a worker ended with exit status {code} before it took a volume")

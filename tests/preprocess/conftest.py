@@ -23,7 +23,7 @@ def inline(monkeypatch) -> None:
     """Do a shard's jobs in this process: for what does not concern the worker processes, and much faster."""
     from braing3n.errors import BrainG3NError
     from braing3n.preprocess import shard
-    from braing3n.preprocess.workers import Lazy, StepBroken, attempt
+    from braing3n.preprocess.worker import Lazy, StepBroken, attempt
 
     def run_jobs(queue, step, context, execute, **options):
         model = Lazy(lambda: step.load(context))
