@@ -11,9 +11,13 @@ from torch import Tensor, nn
 
 from braing3n.config.training import FrechetSettings
 from braing3n.errors import BrainG3NError
+from braing3n.evaluation.decoded import to_intensities, write_decoded
 from braing3n.evaluation.distances import covariance_rank, frechet_distance, kid, volume_kernel
 from braing3n.evaluation.extractors import InceptionSlices, central_slices, robust_window
-from braing3n.evaluation.frechet import VolumeSet, distances, halves, matched_sample
+from braing3n.evaluation.frechet import VolumeSet, distances, halves, matched_sample, run_frechet
+from braing3n.models.mae import load_mae
+from braing3n.models.tokenizer import load_tokenizer
+from braing3n.volumes.feed import VolumeFeed
 
 
 def gaussian(mean, covariance, n: int, seed: int = 0) -> np.ndarray:
@@ -196,3 +200,27 @@ def test_real_volumes_follow_the_generated_modalities_and_not_the_order():
     assert sample["modality"].value_counts().to_dict() == {"T1": 15, "T2": 5}
     again = matched_sample(metadata.sample(frac=1, random_state=1), wanted, 20, 0)
     assert again["volume_id"].tolist() == sample["volume_id"].tolist()
+
+
+def test_whole_audit_runs_on_generated_volumes(trained, tiny, scripted, tmp_path, monkeypatch):
+    """Reconstructions stand in for generated volumes: distances are then those of reconstructions to themselves."""
+    monkeypatch.setattr("braing3n.evaluation.frechet.RESAMPLES", 20)
+    rows = trained.metadata[trained.metadata["modality"] == "T1"].reset_index(drop=True)
+    encoder, decoder = load_mae(trained.mae), load_tokenizer(trained.tokenizer)
+    feed = VolumeFeed(rows, trained.results)
+    volumes = []
+    for i in range(len(rows)):
+        with torch.no_grad():
+            z = decoder(encoder.encode(feed.batch([i])))[0, 0].numpy()
+        volumes.append(to_intensities(z, rows["mean"][i] / rows["std"][i]))
+    write_decoded(tmp_path / "same.npy", rows[["volume_id", "modality"]], volumes, tiny.SHAPE)
+    settings = FrechetSettings(inception_weights=scripted, n_real=len(rows))
+    table = run_frechet(trained.metadata, trained.results, tmp_path, trained.mae, trained.tokenizer, settings)
+    value = table.set_index(["encoder", "task", "slice", "metric"])["value"]
+    for extractor in ("inception", "mae"):
+        same = value[extractor, "generated vs reconstructed", "pooled", "frechet"]
+        assert same < 0.02 * value[extractor, "reconstructed vs real", "pooled", "frechet"]
+    assert value["mae", "generated vs real", "pooled", "n_first"] == len(rows)
+    without = FrechetSettings(n_real=len(rows))
+    table = run_frechet(trained.metadata, trained.results, tmp_path, trained.mae, trained.tokenizer, without)
+    assert table[table["encoder"] == "inception"]["metric"].tolist() == ["unavailable"]
