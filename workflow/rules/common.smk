@@ -13,7 +13,9 @@ from braing3n.errors import BrainG3NError
 STEPS = ("convert", "n4", "mask", "register", "crop")
 
 try:
-    CONFIG = validate_settings(Config, config, " and ".join(str(file) for file in workflow.configfiles))
+    CONFIG = validate_settings(
+        Config, config, " and ".join(str(file) for file in workflow.configfiles)
+    )
 except BrainG3NError as error:
     raise WorkflowError(str(error)) from None
 
@@ -40,6 +42,14 @@ SHARDS = read_shards()
 COHORTS = tuple(SHARDS)
 
 
+def config_options():
+    """The configuration files of this run as options of the `braing3n` command."""
+    files = dict.fromkeys(
+        ["config/config.yaml", *(str(file) for file in reversed(workflow.configfiles))]
+    )
+    return [f"--config {file}" for file in files]
+
+
 def indexed(wildcards):
     """Input of the targets that span cohorts: the index, or one clear error that says how to make it."""
     if not SHARDS:
@@ -49,7 +59,7 @@ def indexed(wildcards):
         )
         raise WorkflowError(
             f"There is no index at {INDEX}. Name your cohorts' folders under 'cohorts:' in the configuration, "
-            f"then run first: braing3n index {files}"
+            f"then run first: braing3n index {' '.join(config_options())}"
         )
     return str(INDEX)
 
@@ -139,3 +149,30 @@ def probe_features(wildcards):
             f"<results>/features/{name}/{{cohort}}/{{shard}}.parquet"
         )
     ]
+
+
+MODELS = ("mae", "tokenizer", "dit", "longitudinal")
+TABLES = (
+    "reconstruction",
+    "probes",
+    "frechet",
+    "memorization",
+    "memorization_pairs",
+    "forecast",
+)
+
+# What the figures and the report are made from.
+REPORTED = [
+    "<results>/index/volumes.parquet",
+    "<results>/metadata/volumes.parquet",
+    "<results>/metadata/ledger.parquet",
+    *(
+        f"<results>/models/{name}/{file}"
+        for name in MODELS
+        for file in ("card.json", "history.parquet")
+    ),
+    *(f"<results>/tables/{name}.parquet" for name in TABLES),
+    "<results>/generated",
+    "<results>/forecast",
+    "<results>/figures/reconstruction",
+]

@@ -1,31 +1,41 @@
-# One self-contained HTML file, made from the tables alone; what failed upstream is named in it.
+# Figures and the one self-contained HTML file, made from the tables alone; what failed upstream is named in them.
+rule figures:
+    input:
+        REPORTED,
+        atlas="<resources>/atlas/atlas.json",
+    output:
+        figures=report(
+            directory("<results>/figures/report"),
+            patterns=["{topic}/{figure}.png"],
+            caption="../report/figures.rst",
+            category="2. Figures",
+            subcategory="{topic}",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        "<logs>/figures.log",
+    benchmark:
+        "<benchmarks>/figures.tsv"
+    conda:
+        "../../envs/braing3n.yaml"
+    resources:
+        mem_mb=grows(8000),
+        runtime=60,
+    params:
+        results=RESULTS,
+        settings=settings("report"),
+        benchmarks=CONFIG.pathvars.benchmarks,
+        config=config_options(),
+    shell:
+        "braing3n figures make --results {params.results} --settings {params.settings:q} {params.config} "
+        "--atlas $(dirname {input.atlas}) --benchmarks {params.benchmarks} --out {output.figures} > {log} 2>&1"
+
+
 rule report:
     input:
-        "<results>/index/volumes.parquet",
-        "<results>/metadata/volumes.parquet",
-        "<results>/metadata/ledger.parquet",
-        [
-            f"<results>/models/{name}/card.json"
-            for name in ("mae", "tokenizer", "dit", "longitudinal")
-        ],
-        [
-            f"<results>/models/{name}/history.parquet"
-            for name in ("mae", "tokenizer", "dit", "longitudinal")
-        ],
-        [
-            f"<results>/tables/{name}.parquet"
-            for name in (
-                "reconstruction",
-                "probes",
-                "frechet",
-                "memorization",
-                "memorization_pairs",
-                "forecast",
-            )
-        ],
-        "<results>/generated",
-        "<results>/forecast",
-        "<results>/figures/reconstruction",
+        REPORTED,
+        atlas="<resources>/atlas/atlas.json",
+        figures="<results>/figures/report",
     output:
         report(
             "<results>/report/report.html",
@@ -45,6 +55,8 @@ rule report:
         results=RESULTS,
         settings=settings("report"),
         benchmarks=CONFIG.pathvars.benchmarks,
+        config=config_options(),
     shell:
-        "braing3n report build --results {params.results} --settings {params.settings:q} "
-        "--benchmarks {params.benchmarks} --out {output} > {log} 2>&1"
+        "braing3n report build --results {params.results} --settings {params.settings:q} {params.config} "
+        "--atlas $(dirname {input.atlas}) --benchmarks {params.benchmarks} --figures {input.figures} --reuse-figures "
+        "--out {output} > {log} 2>&1"
