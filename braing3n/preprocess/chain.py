@@ -305,6 +305,7 @@ register_step(
         RegisterSettings,
         register_inputs,
         run_register,
+        uses_atlas=True,
         by_session=True,
         after_anchor=True,
         tools=("antspyx",),

@@ -68,6 +68,8 @@ def convert(
 
 def read_image(source: Path, scratch: Path) -> Any:
     """Open an image file; a compressed one is unpacked first, which also checks it to its last byte."""
+    if not source.is_file():
+        raise BrainG3NError("is not a file", file=source, remedy="correct the cohort's definition and index again")
     if source.stat().st_size == 0:
         raise BrainG3NError("file is empty", file=source, remedy="copy or download it again")
     try:

@@ -51,6 +51,7 @@ HEADER_TAGS = [
 DCM2NIIX_OPTIONS = ("-b", "y", "-ba", "y", "-c", "", "-f", "image", "-g", "i", "-m", "2", "-w", "2", "-z", "n")
 SPACING_TOLERANCE = 0.05  # of the median distance between slices
 AXIS_TOLERANCE = 1e-3
+TILT_TOLERANCE = 0.02  # sine of the angle between the slices' normal and the way from the first to the last of them
 
 
 def convert_series(folder: Path, scratch: Path, series: str | None) -> tuple[Path, dict[str, Any]]:
@@ -134,7 +135,7 @@ def select_series(folder: Path, files: list[tuple[Path, Any]], series: str | Non
 
 
 def check_stack(folder: Path, headers: Sequence[Any]) -> None:
-    """Raise unless the slices are parallel and equally spaced, one at a position."""
+    """Raise unless the slices are parallel, straight above each other and equally spaced, one at a position."""
     if any("MOSAIC" in (header.get("ImageType") or []) for header in headers):
         raise BrainG3NError("is a mosaic, as of functional or diffusion scans", file=folder)
     planes = [plane for header in headers for plane in planes_of(header)]
@@ -155,6 +156,15 @@ def check_stack(folder: Path, headers: Sequence[Any]) -> None:
             file=folder,
             expected="one 3D image",
             remedy="leave out this series of several echoes or time points",
+        )
+    order = np.argsort(positions @ normal)
+    along = positions[order[-1]] - positions[order[0]]
+    sideways = np.linalg.norm(along - (along @ normal) * normal) / np.linalg.norm(along)
+    if sideways > TILT_TOLERANCE:
+        raise BrainG3NError(
+            "slices are shifted against each other, as by a tilted gantry",
+            file=folder,
+            found=f"{np.degrees(np.arcsin(min(1.0, sideways))):.1f} degrees",
         )
     if np.abs(gaps - usual).max() > SPACING_TOLERANCE * usual:
         raise BrainG3NError(

@@ -65,10 +65,7 @@ def run_shard(
         BrainG3NError: too many volumes failed (their table is then `<status>.failed.parquet`), or the step cannot run.
         ResumeLater: SIGTERM or SIGUSR1 came; what was finished is kept for the next run.
     """
-    if (previous is None) == step.reads_previous:
-        raise BrainG3NError(f"{step.name}: --previous is {'needed' if step.reads_previous else 'not used'}")
-    if (store is None) != (step.pack is None):
-        raise BrainG3NError(f"{step.name}: --store is {'needed' if step.pack else 'not used'}")
+    _check_arguments(step, previous, atlas, store)
     volumes = records.read_volumes(shard, previous)
     cohort, name = volumes[0].row["cohort"], volumes[0].row["shard"]
     n_workers, threads_each = step.workers(threads, settings)
@@ -93,6 +90,21 @@ def run_shard(
         if step.pack is not None:
             _pack(step, ordered, results, store, stop)
         records.write_status(status, ordered)
+
+
+def _check_arguments(step: Step, previous: Path | None, atlas: Path | None, store: Path | None) -> None:
+    options = {
+        "--previous": (previous, step.reads_previous),
+        "--atlas": (atlas, step.uses_atlas),
+        "--store": (store, step.pack is not None),
+    }
+    for option, (value, needed) in options.items():
+        if (value is not None) != needed:
+            raise BrainG3NError(f"{step.name}: {option} is {'needed' if needed else 'not used'}")
+    if step.uses_atlas:
+        from braing3n.preprocess.atlas import load_atlas
+
+        load_atlas(atlas)  # without it, every volume would fail
 
 
 @contextlib.contextmanager

@@ -118,6 +118,8 @@ class Step:
     """Distributions whose versions are recorded."""
     reads_previous: bool = True
     """Needs the status table of the step before; only the first step does not."""
+    uses_atlas: bool = False
+    """Needs the folder of the atlas."""
     by_session: bool = False
     """Volumes cannot go on without their session's anchor."""
     after_anchor: bool = False

@@ -90,8 +90,9 @@ def run_chain(cohort, backend: str = "deepbet") -> dict:
     tables, previous = {}, None
     for name in ("convert", "n4", "mask", "register"):
         step = get_step(name)
+        folder = cohort.folder / "atlas" if name == "register" else None
         settings = MaskSettings(backend=backend) if name == "mask" else step.settings()
-        table = cohort.run(step, previous, settings, atlas=cohort.folder / "atlas", max_failed_fraction=0.5)
+        table = cohort.run(step, previous, settings, atlas=folder, max_failed_fraction=0.5)
         tables[name] = table.rename(index=lambda path: path.removesuffix(".nii.gz"))
         previous = name
     return tables

@@ -96,7 +96,7 @@ def test_lps_order_moves_no_voxel_in_the_world(codes, angle, axis):
     [("u1", "int16"), ("i2", "int16"), (">i2", "int16"), ("u2", "int16"), ("i4", "int16"), ("f4", "float32")],
 )
 def test_values_and_types(run, stored, expected):
-    data = scan() % 200
+    data = scan() % 200 - (100 if stored in ("i2", ">i2", "f4") else 0)  # below zero too
     image, qc, _ = run(nib.Nifti1Image(data.astype(stored), lps()))
     assert image.get_data_dtype() == expected
     assert np.array_equal(np.asarray(image.dataobj), data)
@@ -212,6 +212,8 @@ def test_damaged_files(run, tmp_path):
         with pytest.raises(BrainG3NError, match=reason):
             run(tmp_path / name, f"out-{name}.nii.gz")
         assert not (tmp_path / f"out-{name}.nii.gz").exists()
+    with pytest.raises(BrainG3NError, match="is not a file"):
+        run(tmp_path, "folder.nii.gz")
 
 
 # ------------------------------------------------------------------------------------------------ other formats
@@ -281,6 +283,71 @@ def test_mixed_and_gapped_series_are_refused_and_a_named_one_is_found(run, tmp_p
     (gapped / "a_009_1.dcm").unlink()
     with pytest.raises(BrainG3NError, match=r"not equally spaced; found: 5\.50 to 11\.00 mm apart"):
         run(gapped, "d.nii.gz", source_format="dicom")
+
+
+def test_an_enhanced_multi_frame_file(run, tmp_path):
+    import pydicom
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+    from pydicom.uid import EnhancedMRImageStorage
+
+    data = scan(1)
+    series(tmp_path / "classic", "a", data, lps())
+    slices = [pydicom.dcmread(path) for path in sorted((tmp_path / "classic").iterdir())]
+
+    def item(**content) -> Dataset:
+        dataset = Dataset()
+        for name, value in content.items():
+            setattr(dataset, name, value)
+        return dataset
+
+    def one(**content) -> Sequence:
+        return Sequence([item(**content)])
+
+    whole = pydicom.dcmread(tmp_path / "classic" / "a_001_1.dcm")
+    frames = [
+        item(
+            PlanePositionSequence=one(ImagePositionPatient=slice_.ImagePositionPatient),
+            FrameContentSequence=one(
+                StackID="1", InStackPositionNumber=number + 1, DimensionIndexValues=[1, number + 1]
+            ),
+        )
+        for number, slice_ in enumerate(slices)
+    ]
+    shared = item(
+        PlaneOrientationSequence=one(ImageOrientationPatient=whole.ImageOrientationPatient),
+        PixelMeasuresSequence=one(PixelSpacing=whole.PixelSpacing, SliceThickness=whole.SliceThickness),
+    )
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        delattr(whole, name)
+    whole.file_meta.MediaStorageSOPClassUID = whole.SOPClassUID = EnhancedMRImageStorage
+    whole.NumberOfFrames = len(slices)
+    whole.PixelData = b"".join(slice_.PixelData for slice_ in slices)
+    whole.SharedFunctionalGroupsSequence = Sequence([shared])
+    whole.PerFrameFunctionalGroupsSequence = Sequence(frames)
+    (tmp_path / "enhanced").mkdir()
+    whole.save_as(tmp_path / "enhanced" / "all.dcm")
+    image, _, _ = run(tmp_path / "enhanced", source_format="dicom")
+    assert np.array_equal(np.asarray(image.dataobj), data)
+    assert np.allclose(image.affine, lps(), atol=1e-3)
+
+    frames[7].PlanePositionSequence[0].ImagePositionPatient[2] += 2
+    whole.save_as(tmp_path / "enhanced" / "all.dcm")
+    with pytest.raises(BrainG3NError, match="not equally spaced"):
+        run(tmp_path / "enhanced", "b.nii.gz", source_format="dicom")
+
+
+def test_a_tilted_gantry_is_refused(run, tmp_path):
+    import pydicom
+
+    series(tmp_path / "tilted", "a", scan(1), lps())
+    for number, path in enumerate(sorted((tmp_path / "tilted").iterdir())):
+        dataset = pydicom.dcmread(path)
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x, float(y) + number, z]
+        dataset.save_as(path)
+    with pytest.raises(BrainG3NError, match="tilted gantry"):
+        run(tmp_path / "tilted", source_format="dicom")
 
 
 def test_dicom_series_that_are_no_stack(run, tmp_path):

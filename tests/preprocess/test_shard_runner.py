@@ -15,6 +15,7 @@ from shard_steps import ACT, CHOOSY, FOLLOW, ActSettings
 from braing3n.errors import BrainG3NError
 from braing3n.files import read_parquet
 from braing3n.preprocess.records import STATUS_COLUMNS
+from braing3n.preprocess.steps import get_step
 
 ALL = {"max_failed_fraction": 1.0}
 
@@ -167,12 +168,19 @@ def test_a_model_that_cannot_be_loaded_stops_the_shard_with_its_reason(cohort):
     assert (cohort.run(ACT)["status"] == "ok").all()
 
 
-def test_arguments_that_do_not_fit_the_step_are_refused(cohort):
+def test_arguments_that_do_not_fit_the_step_are_refused(cohort, inline):
     cohort.add("a", "ok")
     with pytest.raises(BrainG3NError, match="--previous is needed"):
         cohort.run(FOLLOW)
     with pytest.raises(BrainG3NError, match="--store is not used"):
         cohort.run(ACT, store=cohort.results / "x.npy")
+    with pytest.raises(BrainG3NError, match="--atlas is not used"):
+        cohort.run(ACT, atlas=cohort.results)
+    cohort.run(ACT)
+    with pytest.raises(BrainG3NError, match="--atlas is needed"):
+        cohort.run(get_step("register"), "act")
+    with pytest.raises(BrainG3NError, match="atlas file is missing"):
+        cohort.run(get_step("register"), "act", atlas=cohort.results)
 
 
 # ------------------------------------------------------------------------------------- runs that end before their time
