@@ -27,10 +27,12 @@ TOPICS = (
     "masks",
     "quality",
     "training",
+    "reconstructions",
     "probes",
     "generated",
     "forecast",
     "distances",
+    "memorization",
     "others",
     "cost",
 )

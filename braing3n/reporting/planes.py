@@ -26,13 +26,13 @@ def plane(volume: np.ndarray, name: str, index: int, frame: Box | None = None) -
     (X, Y, Z) in LPS order -> axial (Y, X), coronal (Z, X), sagittal (Z, Y).
     """
     x, y, z = frame or (slice(None),) * 3
-    if name == "axial":
-        return volume[x, y, index].T
-    if name == "coronal":
-        return volume[x, index, z].T[::-1]
-    if name == "sagittal":
-        return volume[index, y, z].T[::-1]
-    raise ValueError(f"no such plane: {name}")
+    cuts = {"axial": (x, y, index), "coronal": (x, index, z), "sagittal": (index, y, z)}
+    return as_picture(volume[cuts[name]], name)
+
+
+def as_picture(cut: np.ndarray, name: str) -> np.ndarray:
+    """A slice in the order of the voxel axes, (X, Y), (X, Z) or (Y, Z) -> rows from top to bottom."""
+    return cut.T if name == "axial" else cut.T[::-1]
 
 
 def box_of(masks: Sequence[np.ndarray], margin: int | Sequence[int] = 5) -> Box:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, VERMILLION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 SKY, PURPLE, YELLOW = "#56b4e9", "#cc79a7", "#f0e442"
 PALETTE = (BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE, "#8c6d46", "#7f7f7f")
-# These three follow the page's theme: in the SVG they become CSS variables of the same names.
+# These, and the blue, follow the page's theme: in the SVG they become CSS variables of the same names.
 INK, MUTED, GRID = "#1b1b1e", "#6a6a74", "#d8d8de"
-THEME = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
+THEME = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", BLUE: "var(--blue)"}
 
 RC = {
     "figure.dpi": 100,

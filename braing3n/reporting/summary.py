@@ -8,7 +8,7 @@ from collections.abc import Callable
 import braing3n
 from braing3n.reporting.page import Block, Checks, Notice, count, duration, number, plural
 from braing3n.reporting.run import AbsentError, Run, one_line
-from braing3n.reporting.topics import cost, distances, forecast, probes, training
+from braing3n.reporting.topics import cost, distances, forecast, memorization, probes, training
 
 Mark = tuple[str, str]
 
@@ -158,6 +158,11 @@ def distance_statement(run: Run) -> list[Mark]:
     return distances.statement(run)
 
 
+def memorization_statement(run: Run) -> list[Mark]:
+    """Memorization"""
+    return memorization.statement(run)
+
+
 STATEMENTS = (
     intake_statement,
     quality_statement,
@@ -165,4 +170,5 @@ STATEMENTS = (
     probe_statement,
     forecast_statement,
     distance_statement,
+    memorization_statement,
 )

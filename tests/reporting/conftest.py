@@ -172,6 +172,140 @@ def write_benchmarks(root: Path) -> None:
         path.write_text(f"{header}{seconds}\t0:01:00\t512.0\t-\t-\t-\t0\t0\t98.0\t{1.5 * seconds}\n")
 
 
+def write_generated(root: Path) -> None:
+    """Three arms of two samples; the second arm is the first plus a tenth of a standard deviation."""
+    requests = {"age_30": {"age": 30}, "age_70": {"age": 70}, "null_T1": {"age": None, "sex": None}}
+    for number, (name, request) in enumerate(requests.items()):
+        volumes = [corner_volume(seed) / 100 + 0.1 * number * (corner_volume(seed) > 0) for seed in range(2)]
+        stored = write_array(root / f"generated/{name}.npy", volumes, 2, SHAPE)
+        rows = [
+            {
+                "volume_id": short_hash(name, str(sample)),
+                "arm": name,
+                "conditions": json.dumps({"modality": "T1"} | request),
+                "modality": "T1",
+                "sample": sample,
+                "seed": 109,
+                "guidance": 2.0,
+                "solver": "euler",
+                "steps": 10,
+            }
+            for sample in range(2)
+        ]
+        write_parquet(root / f"generated/{name}.parquet", pd.concat([pd.DataFrame(rows), stored], axis=1))
+
+
+def write_forecasts(root: Path) -> None:
+    kinds = [
+        ("baseline", 0.0),
+        ("follow_up", 2.5),
+        ("forecast_of_follow_up", 2.5),
+        ("forecast", 0.0),
+        ("forecast", 5.0),
+    ]
+    rows = [
+        {
+            "volume_id": short_hash("forecast", kind, str(horizon)),
+            "kind": kind,
+            "baseline": "b",
+            "follow_up": "f",
+            "person_id": "ADNI-2",
+            "split": "test",
+            "modality": "T1",
+            "horizon": horizon,
+            "voxel_change": 0.01 * horizon,
+        }
+        for kind, horizon in kinds
+    ]
+    volumes = [corner_volume(0) / 100 * (1 + 0.02 * horizon) for _, horizon in kinds]
+    stored = write_array(root / "forecast/forecasts.npy", volumes, len(kinds), SHAPE)
+    write_parquet(root / "forecast/forecasts.parquet", pd.concat([pd.DataFrame(rows), stored], axis=1))
+    errors = {"forecast": 0.25, "copied baseline": 0.5, "tokenizer": 0.125}
+    common = {"table": "forecast", "encoder": "longitudinal", "task": "test baselines", "slice": "real follow-up"}
+    rows = [common | {"metric": f"voxel L1, {name}", "value": v, "n_subjects": 1} for name, v in errors.items()]
+    write_parquet(root / "tables/forecast.parquet", results_table(rows))
+
+
+def write_reconstructions(root: Path) -> None:
+    folder = root / "figures/reconstruction"
+    folder.mkdir(parents=True)
+    volume = corner_volume(0)
+    z = np.where(volume > 0, (volume - 150) / 80, 0)
+    arrays = {"volume_id": np.array(["0123456789abcdef"])}
+    for axis, view in enumerate(("sagittal", "coronal", "axial")):
+        for name, shift in (
+            ("original", 0.0),
+            ("masked", np.nan),
+            ("mae", 0.1),
+            ("tokenizer", 0.2),
+            ("mean-volume", 0.3),
+        ):
+            arrays[f"{name}_{view}"] = (z + shift).take(SHAPE[axis] // 2, axis=axis)[None].astype(np.float16)
+    np.savez_compressed(folder / "T1.npz", **arrays)
+    rows = [
+        {
+            "table": "reconstruction",
+            "encoder": method,
+            "task": "brain",
+            "slice": "pooled",
+            "metric": "psnr",
+            "value": value,
+            "ci_low": value - 1,
+            "ci_high": value + 1,
+            "n_subjects": 3,
+            "n_scans": 4,
+        }
+        for method, value in (("tokenizer", 21.5), ("mean-volume", 18.5))
+    ]
+    write_parquet(root / "tables/reconstruction.parquet", results_table(rows))
+
+
+def write_distances(root: Path) -> None:
+    rows = [{"table": "frechet", "encoder": "inception", "metric": "unavailable", "value": 1.0}]
+    for pair, value in (("generated vs real", 80.0), ("reconstructed vs real", 40.0), ("real vs real", 20.0)):
+        numbers = {
+            "frechet": value,
+            "kid": value / 1000,
+            "n_first": 4,
+            "n_second": 6,
+            "rank_first": 3,
+            "rank_second": 5,
+        }
+        for metric, number in (numbers | {"dimension": 96}).items():
+            own = {"task": pair, "slice": "pooled", "metric": metric, "value": number, "n_scans": 10}
+            rows.append({"table": "frechet", "encoder": "mae"} | own)
+    write_parquet(root / "tables/frechet.parquet", results_table(rows))
+
+
+def write_memorization(root: Path, volumes: pd.DataFrame) -> None:
+    rows = [
+        {"table": "memorization", "task": task, "slice": "pooled", "metric": metric, "value": value, "n_scans": 4}
+        for task, scale in (("training vs training", 1.0), ("generated vs training", 2.0))
+        for metric, value in (
+            ("mean", 8 * scale),
+            ("median", 7 * scale),
+            ("p5", 4 * scale),
+            ("min", 3.0),
+            ("max", 16.0),
+        )
+    ]
+    write_parquet(root / "tables/memorization.parquet", results_table(rows))
+    pairs = [
+        {
+            "volume_id": short_hash("age_30", str(sample)),
+            "arm": "age_30",
+            "rank": rank,
+            "neighbour": volumes["volume_id"].iloc[rank],
+            "distance": 3.5 + sample + rank,
+            "copy_ratio": 0.75,
+            "under_p5": sample == 0,
+        }
+        for sample in range(2)
+        for rank in (1, 2)
+    ]
+    write_parquet(root / "tables/memorization_pairs.parquet", pd.DataFrame(pairs))
+
+
 @pytest.fixture(scope="session")
 def failed() -> dict:
     return FAILED
@@ -192,6 +326,11 @@ def whole_results(tmp_path_factory) -> Path:
     write_models(root)
     write_probes(root)
     write_benchmarks(root)
+    write_generated(root)
+    write_forecasts(root)
+    write_reconstructions(root)
+    write_distances(root)
+    write_memorization(root, volumes)
     return root
 
 

@@ -116,6 +116,35 @@ def test_probe_scores_shown_are_those_of_the_table_and_missing_ones_are_dashes(p
     assert recommended < published
 
 
+def test_probe_statement_counts_the_intervals_above_chance(page):
+    text = " ".join(page.text["summary"].split())
+    assert (
+        "in 1 of 1 classification the interval of the AUC lies above 0.500; highest sex, 0.875 [0.812, 0.938]" in text
+    )
+    assert "1 had too few persons" in text
+
+
+def test_reconstructions_and_distances_stand_beside_what_they_have_to_beat(page):
+    assert ["brain", "pooled", "tokenizer", "21.5 [20.5, 22.5]", "3", "4"] in page.rows
+    assert ["brain", "pooled", "mean-volume", "18.5 [17.5, 19.5]", "3", "4"] in page.rows
+    assert ["mae", "generated vs real", "80", "0.0800", "4, 6", "3, 5 of 96"] in page.rows
+    assert "Not computed, no weights: inception" in page.text["distances"]
+    assert "In 3 of 3 pairs there are too few volumes" in " ".join(page.text["distances"].split())
+
+
+def test_forecast_and_memorization_statements_are_those_of_their_tables(page):
+    text = " ".join(page.text["summary"].split())
+    assert "nearer to the real follow-up than the unchanged baseline: voxel L1 0.2500 against 0.5000" in text
+    assert "1 of 2 generated volumes lie nearer to a training scan than 95 % of training scans" in text
+    assert ["real follow-up", "voxel L1, copied baseline", "test baselines", "0.500", "1"] in page.rows
+
+
+def test_arms_say_what_they_ask_for(page):
+    assert ["age_70", "T1, age 70", "2", "109", "2", "euler, 10 steps"] in page.rows
+    assert ["null_T1", "T1, no other condition", "2", "109", "2", "euler, 10 steps"] in page.rows
+    assert "difference from age_30: blue to red over ±0.10 standard deviations" in page.text["generated"]
+
+
 def test_checks_say_what_passed_and_what_did_not(page):
     text = " ".join(page.text["summary"].split())
     assert "Masked autoencoder: validation error below that of the mean volume: 0.250 against 0.875 (3 volumes)" in text
@@ -138,7 +167,7 @@ def test_cost_is_that_of_the_benchmarks_and_cards(page):
 
 def test_images_decode_and_every_figure_names_its_source(page, folder):
     pictures = [item for item in page.loads if item.startswith("data:image/png")]
-    assert len(pictures) >= 2  # a mosaic a cohort, and the dots inside charts that are inline SVG
+    assert len(pictures) >= 6  # mosaics, arms, forecast, reconstruction, neighbours; charts are inline SVG
     for picture in pictures:
         Image.open(io.BytesIO(base64.b64decode(picture.split(",")[1]))).verify()
     for topic in TOPICS:
@@ -175,6 +204,9 @@ def test_mosaic_shows_right_anterior_superior_at_the_upper_left(page, folder):
         ("metadata/ledger.parquet", "intake"),
         ("models/mae/history.parquet", "training"),
         ("volumes/IXI/0000.npy", "mosaics"),
+        ("generated/age_70.npy", "generated"),
+        ("figures/reconstruction/T1.npz", "reconstructions"),
+        ("forecast/forecasts.parquet", "forecast"),
     ],
 )
 def test_a_broken_input_costs_its_own_part_only(results, tmp_path, page, broken, section):

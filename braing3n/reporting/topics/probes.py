@@ -75,10 +75,15 @@ def _draw_forest(run: Run, protocol: str, stem: Path) -> Drawn:
     return Drawn(
         [p.name for p in save_chart(figure, stem)],
         f"Protocol '{protocol}', all modalities pooled. Points with 95 % intervals over persons; dashed: no "
-        f"information. {tasks}, n = {count(persons.min())} to {count(persons.max())} persons a task.",
+        f"information. {tasks}, n = {span(persons)} persons a task.",
         "Forest plot: scores of each task and encoder with intervals",
         [SOURCE],
     )
+
+
+def span(values: pd.Series) -> str:
+    low, high = count(values.min()), count(values.max())
+    return low if low == high else f"{low} to {high}"
 
 
 def _marker(plt, position: int, name: str):
@@ -187,7 +192,7 @@ def statement(run: Run) -> list[tuple[str, str]]:
     best = known.loc[known["value"].idxmax()]
     text = (
         f"Probes of the MAE's features ({protocol}): in {len(above)} of {plural(len(known), 'classification')} the "
-        f"interval of the AUC lies above {number(METRICS['auc'][1])}; highest {best['task']}, {interval(best)}."
+        f"interval of the AUC lies above {number(UNINFORMED['auc'])}; highest {best['task']}, {interval(best)}."
     )
     dashes = len(auc) - len(known)
     return [("none", text + (f" {dashes} had too few persons." if dashes else ""))]

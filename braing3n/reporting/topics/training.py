@@ -111,13 +111,14 @@ FACTS: dict[str, Callable[[dict], str]] = {
     "peak memory": lambda card: _gib(card.get("peak_memory_bytes")),
     "GPU-hours": lambda card: number(card.get("gpu_hours")),
     "processes": lambda card: count(card.get("processes")),
+    "made (UTC)": lambda card: plain(card.get("created"))[:16].replace("T", " "),
     "data hash": lambda card: plain(card.get("data_hash"))[:16],
 }
 
 
 def weights_list(run: Run) -> list[Block]:
     lines = [
-        f"{NAMES[name]}: weights of {card.get('weights_from')}; {card.get('device')}; {card.get('created')}."
+        f"{NAMES[name]}: weights of {card.get('weights_from')}; {card.get('device')}."
         for name, card in run.cards.items()
     ]
     return [Checks([("none", line) for line in lines], "models/<name>/card.json")] if lines else []
