@@ -274,6 +274,52 @@ def test_corr_retest_ages_are_baseline_plus_interval(tmp_path):
     assert retest["sex"] == baseline["sex"] == "F"
 
 
+def published(name, folder):
+    return scan_cohort(load_definition(name, as_published=True), folder).rows
+
+
+def test_as_published_adni_takes_the_group_at_enrolment(scanned):
+    root = scanned("ADNI").tree.root
+    rows = published("ADNI", root).query("subject_id == 'ADNI:941_S_9001'")
+    assert rows.iloc[0]["diagnosis"] == "MCI"  # EMCI in the archive's file
+    assert rows.iloc[1:]["diagnosis"].isna().all()
+    assert not rows["entry_bias_corrected"].any()
+
+
+def test_as_published_corr_has_sexes_swapped(tmp_path):
+    tree = write_layout("CoRR", tmp_path, 2, 2)
+    stem = "sub-0025000_ses-1_run-1_space-MNI152NLin2009cAsym_desc-preproc_T1w.nii.gz"
+    tree.nifti(f"fmriprep/sub-0025000/ses-1/anat/{stem}")
+    rows = published("CoRR", tmp_path)
+    assert list(rows["sex"]) == ["M"]
+    assert set(rows["entry_stripped"]) == {True}
+    assert list(scan_cohort(load_definition("CoRR"), tmp_path).rows["sex"]) == ["F", "M"]
+
+
+def test_as_published_ppmi_repeats_the_baseline(scanned):
+    rows = published("PPMI", scanned("PPMI").tree.root)
+    visits = rows[(rows["subject_id"] == "PPMI:3000") & (rows["modality"] == "T1")]
+    assert len(visits) > 1
+    for column in ("updrs3", "moca", "age_at_scan"):
+        assert visits[column].nunique() == 1
+    assert set(visits["age_source"]) == {"baseline"}
+    assert set(rows[rows["subject_id"] == "PPMI:9001"]["modality"]) == {"FLAIR"}
+
+
+def test_as_published_oasis_diagnoses(scanned):
+    first = published("OASIS-2", scanned("OASIS-2").tree.root)
+    assert set(first[first["diagnosis_detail"] == "Converted"]["diagnosis"]) == {"MCI"}
+    second = published("OASIS-1", scanned("OASIS-1").tree.root)
+    assert list(second["entry_axes"]) == ["LAS"]
+    assert list(second["diagnosis"]) == ["HC"]  # 75 years old and never rated
+    assert list(second["education_years"]) == [2.0]
+
+
+def test_as_published_abide_keeps_every_run(scanned):
+    rows = published("ABIDE-I", scanned("ABIDE-I").tree.root)
+    assert list(rows[rows["subject_id"] == "ABIDE-I:0050810"]["run"]) == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("name", "path", "old", "new", "words"),
     [

@@ -107,6 +107,15 @@ def adni(tree: Tree, volumes: int, subjects: int, traps: bool) -> None:
     tree.text("APOERES_05Jan2025.csv", apoe)
 
 
+_ADNI_XML = """<?xml version="1.0" encoding="UTF-8"?>
+<idaxs><project xmlns=""><siteKey>941</siteKey><subject><subjectIdentifier>{subject}</subjectIdentifier>
+<researchGroup>{group}</researchGroup><subjectSex>F</subjectSex><study><subjectAge>70.1</subjectAge><series>
+<dateAcquired>2010-05-05 10:00:00.0</dateAcquired><imagingProtocol><imageUID>{image}</imageUID><protocolTerm>
+<protocol term="Manufacturer">GE MEDICAL SYSTEMS</protocol><protocol term="Field Strength">1.494</protocol>
+</protocolTerm></imagingProtocol></series></study></subject></project></idaxs>
+"""
+
+
 def _adni_traps(tree: Tree, demographics: list[list], diagnoses: list[list], mmse: list[list]) -> None:
     subject, day = "941_S_9001", "2010-05-05"
     demographics.append(["ADNI2", subject, 9001, "bl", 2, "05/1940", 2, -4])
@@ -122,6 +131,10 @@ def _adni_traps(tree: Tree, demographics: list[list], diagnoses: list[list], mms
     best = image("MT1__GradWarp__N3m", 900002)
     tree.keep(best, subject_id=f"ADNI:{subject}", diagnosis="MCI", mmse=27.0, score_date_delta_days=88.0, apoe=None)
     tree.kept[-1] |= {"education_years": None, "handedness": "L", "entry_bias_corrected": True}
+    # What the archive says about an image: the group at enrolment is not the diagnosis at this scan.
+    tree.kept[-1] |= {"diagnosis_detail": "EMCI", "vendor": "GE", "field_strength": 1.5}
+    xml = _ADNI_XML.format(subject=subject, group="EMCI", image=900002)
+    tree.bytes(f"ADNI/ADNI_{subject}_MT1__GradWarp__N3m_S1_I900002.xml", xml.encode())
     for number, series in enumerate(("MPR__GradWarp__B1_Correction__N3__Scaled", "MT1__N3m", "MPR__GradWarp"), 900003):
         tree.drop(image(series, number), "repeat")
     raw = f"ADNI/{subject}/MP-RAGE/{day}_10_00_00.0/I900001"
