@@ -1,0 +1,250 @@
+"""How far preprocessing is from the truth of simulated scans: `python -m benchmarks.accuracy --atlas DIR`.
+
+Scans of `braing3n.phantom.accuracy` (all storage orders and entry states, +-25 degrees, +-30 mm, 0.8 to 4 mm voxels,
+bias up to 40 %, noise up to 9 %) go through convert, bias correction, brain mask and registration, in the order of the
+paper (N4, then the mask) and in the other (mask, then N4 within it). Every scan is a row of
+benchmarks/results/accuracy.csv. About a minute of one core a session.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from benchmarks.common import RESULTS, finish
+from braing3n.config import load_config
+from braing3n.config.data import MaskSettings, PreprocessSettings
+from braing3n.errors import BrainG3NError
+from braing3n.geometry import SRI24_AFFINE
+from braing3n.phantom.accuracy import NAME, write_accuracy_set
+from braing3n.preprocess.atlas import Atlas, load_atlas
+from braing3n.preprocess.convert import convert, to_lps
+from braing3n.preprocess.mask import Masker, load_masker, provided_mask
+from braing3n.preprocess.n4 import correct_bias
+from braing3n.preprocess.qc import dice, volume_qc
+from braing3n.preprocess.register import affine_to_atlas, resample_to_atlas, rigid_to_anchor
+from braing3n.preprocess.transforms import read_transform
+
+ORDERS = ("n4-mask", "mask-n4")
+LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+GOALS = {  # number, statistic, slice, goal, larger is better
+    "affine median": ("affine_median_mm", "median", "T1", 1.0, False),
+    "affine 95th percentile": ("affine_median_mm", "p95", "T1", 2.0, False),
+    "rigid median": ("rigid_median_mm", "median", "follower", 0.7, False),
+    "mask Dice": ("mask_dice", "median", "T1", 0.96, True),
+    "bias correlation": ("bias_correlation", "median", "bias", 0.95, True),
+}
+MIN_BIAS = 0.1  # below, there is no field to correlate with
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--atlas", type=Path, required=True, help="folder that `braing3n atlas fetch` made")
+    parser.add_argument("--work", type=Path, help="keeps the scans between runs; default a temporary folder")
+    parser.add_argument("--sessions", type=int, default=48)
+    parser.add_argument("--seed", type=int, default=2025)
+    parser.add_argument("--workers", type=int, default=1)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        work = options.work or Path(scratch)
+        truth = scans(options.atlas, work, options.sessions, options.seed, options.workers)
+        table = measure_all(truth, options.atlas, work, options.workers)
+    RESULTS.mkdir(exist_ok=True)
+    table.round(4).to_csv(RESULTS / "accuracy.csv", index=False)
+    cases = [summary for order in ORDERS for summary in summarise(table[table["order"] == order], order)]
+    for case in cases:
+        print(f"{case['order']:8} {case['name']:24} {case['value']:8.3f}  goal {case['goal']}  n {case['n']}")
+    lost = table[(table["affine_median_mm"] > 5) & (table["flags"] == "")]
+    finish("accuracy", cases, sessions=options.sessions, seed=options.seed, unflagged_beyond_5_mm=len(lost))
+
+
+def scans(atlas: Path, work: Path, sessions: int, seed: int, workers: int) -> pd.DataFrame:
+    """The truth table of the simulated scans, which are written where they are not there yet."""
+    folder = work / f"scans-{sessions}-{seed}"
+    if not (folder / "truth.parquet").exists():
+        write_accuracy_set(atlas, folder, sessions, seed, workers)
+    return pd.read_parquet(folder / "truth.parquet").assign(folder=str(folder))
+
+
+def measure_all(truth: pd.DataFrame, atlas: Path, work: Path, workers: int) -> pd.DataFrame:
+    jobs = [(rows.to_dict("records"), order) for _, rows in truth.groupby("subject") for order in ORDERS]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=start_worker, initargs=(str(atlas),)) as pool:
+        futures = [pool.submit(measure_session, rows, order) for rows, order in jobs]
+        return pd.DataFrame([row for future in tqdm(futures, desc="sessions") for row in future.result()])
+
+
+# ------------------------------------------------------------------------------------------------------ in a worker
+
+atlas: Atlas
+masker: Masker
+settings: PreprocessSettings
+
+
+def start_worker(folder: str) -> None:
+    global atlas, masker, settings
+    import ants  # noqa: F401 - so that no scan's time includes it
+
+    atlas = load_atlas(folder)
+    settings = load_config(["config/config.yaml"]).preprocess
+    masker = load_masker(MaskSettings(backend="deepbet", device="cpu"), threads=1)
+
+
+def measure_session(rows: list[dict[str, Any]], order: str) -> list[dict[str, Any]]:
+    """One row a scan: how far each step is from the truth, and the CPU seconds it took."""
+    rows = sorted(rows, key=lambda row: row["modality"] != "T1")
+    results = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for row in rows:
+            kept = ("source_path", "modality", "entry", "orientation", "noise", "bias", "deformation_mm")
+            result = {"order": order} | {name: row[name] for name in kept}
+            result |= {"voxel_mm": "x".join(f"{size:.2f}" for size in row["voxel_mm"]), "flags": "", "error": ""}
+            try:
+                result |= measure_scan(row, rows[0], order, Path(scratch))
+            except BrainG3NError as error:
+                result |= {"flags": "failed", "error": str(error)}
+            results.append(result)
+    return results
+
+
+def measure_scan(row: dict[str, Any], anchor: dict[str, Any], order: str, folder: Path) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+
+    def timed(name: str, step: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        start = time.process_time()
+        value = step(*arguments, **options)
+        result[f"{name}_cpu_s"] = time.process_time() - start
+        return value
+
+    name, raw = row["modality"], Path(row["folder"]) / NAME / row["source_path"]
+    image, mask, corrected = (folder / f"{name}_{part}.nii.gz" for part in ("image", "mask", "n4"))
+    (folder / name).mkdir()
+    timed("convert", convert, raw, image, folder / name, source_format="nifti", settings=settings.convert)
+
+    def bias(within: Path | None) -> Path:
+        if row["entry_bias_corrected"]:
+            return image
+        timed("n4", correct_bias, image, corrected, mask=within, settings=settings.n4, threads=1)
+        result["bias_correlation"] = bias_correlation(row, image, corrected)
+        return corrected
+
+    def brain(source: Path) -> None:
+        if row["entry_stripped"]:
+            provided_mask(source, None, mask)
+        else:
+            timed("mask", masker, source, mask)
+            result["mask_dice"] = dice(stored(mask) > 0, truth_of(row, "mask_path") > 0)
+
+    if row is not anchor:
+        fixed = folder / "T1_n4.nii.gz"
+        result |= follow(row, anchor, bias(None), fixed if fixed.exists() else folder / "T1_image.nii.gz", timed)
+        return result
+    if order == "n4-mask":
+        ready = bias(None)
+        brain(ready)
+    else:
+        brain(image)
+        ready = bias(mask)
+    transform = folder / "T1.mat"
+    timed("register", affine_to_atlas, ready, mask, atlas, transform, settings=settings.register, threads=1)
+    errors = distances(LPS_RAS @ read_transform(transform) @ LPS_RAS, np.linalg.inv(affine_of(row)), atlas_points())
+    result |= {f"affine_{key}_mm": value for key, value in spread(errors).items()}
+    out = folder / "registered.nii.gz", folder / "registered_mask.nii.gz"
+    timed("resample", resample_to_atlas, ready, mask, [transform], atlas, *out, settings=settings.register)
+    numbers = timed("qc", volume_qc, *out, transform, atlas)
+    return result | {f"qc_{key}": value for key, value in numbers.items()} | {"flags": flags(numbers)}
+
+
+def follow(
+    row: dict[str, Any], anchor: dict[str, Any], moving: Path, fixed: Path, timed: Callable[..., Any]
+) -> dict[str, float]:
+    """Alignment of a session's other scan to its T1, over the brain of the T1."""
+    found = np.eye(4)
+    if not row["shares_grid"]:
+        transform = moving.with_name("rigid.mat")
+        timed("register", rigid_to_anchor, moving, fixed, transform, settings=settings.register, threads=1)
+        found = LPS_RAS @ read_transform(transform) @ LPS_RAS
+    true = np.linalg.inv(affine_of(row)) @ affine_of(anchor)
+    native = nib.affines.apply_affine(np.linalg.inv(affine_of(anchor)), atlas_points())
+    return {f"rigid_{key}_mm": value for key, value in spread(distances(found, true, native)).items()}
+
+
+def affine_of(row: dict[str, Any]) -> np.ndarray:
+    """True 4x4 of a scan: its RAS+ mm -> SRI24 RAS+ mm."""
+    return np.reshape(row["affine"], (4, 4))
+
+
+def atlas_points() -> np.ndarray:
+    """Points of the atlas brain 8 mm apart, RAS+ mm, (n, 3)."""
+    grid = np.argwhere(atlas.mask[::8, ::8, ::8]) * 8
+    return nib.affines.apply_affine(SRI24_AFFINE, grid)
+
+
+def distances(found: np.ndarray, true: np.ndarray, points: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(nib.affines.apply_affine(found, points) - nib.affines.apply_affine(true, points), axis=1)
+
+
+def spread(errors: np.ndarray) -> dict[str, float]:
+    return {"median": float(np.median(errors)), "p95": float(np.percentile(errors, 95)), "max": float(errors.max())}
+
+
+def stored(path: Path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+def truth_of(row: dict[str, Any], column: str) -> np.ndarray:
+    """True mask or bias field, in the voxel order of converted scans."""
+    image = nib.load(Path(row["folder"]) / row[column])
+    return to_lps(np.asarray(image.dataobj), image.affine)[0]
+
+
+def bias_correlation(row: dict[str, Any], before: Path, after: Path) -> float:
+    """Of the estimated log field with the true one, over the true brain."""
+    raw, corrected = stored(before).astype(np.float64), stored(after).astype(np.float64)
+    inside = (truth_of(row, "mask_path") > 0) & (raw > 0) & (corrected > 0)
+    true = np.log(truth_of(row, "bias_path")[inside])
+    return float(np.corrcoef(np.log(raw[inside] / corrected[inside]), true)[0, 1])
+
+
+def flags(numbers: dict[str, float]) -> str:
+    """Names of the numbers outside the configured thresholds."""
+    qc = settings.qc
+    bounds = {"brain_ml": qc.brain_ml, "scale": qc.scale}
+    bounds |= {"atlas_correlation": (qc.atlas_correlation, np.inf), "atlas_dice": (qc.atlas_dice, np.inf)}
+    return ",".join(name for name, (low, high) in bounds.items() if not low <= numbers[name] <= high)
+
+
+# ------------------------------------------------------------------------------------------------------ the summary
+
+
+def summarise(table: pd.DataFrame, order: str) -> list[dict[str, Any]]:
+    slices = {
+        "T1": table["modality"] == "T1",
+        "follower": (table["modality"] != "T1") & table["register_cpu_s"].notna(),
+        "bias": (table["modality"] == "T1") & (table["bias"] >= MIN_BIAS),
+    }
+    cases = []
+    for name, (column, statistic, which, goal, larger) in GOALS.items():
+        values = table.loc[slices[which], column].dropna()
+        value = float(values.median() if statistic == "median" else values.quantile(0.95))
+        met = value >= goal if larger else value <= goal
+        cases.append({"name": name, "order": order, "value": value, "goal": goal, "met": met, "n": len(values)})
+    return cases
+
+
+if __name__ == "__main__":
+    main()
