@@ -269,7 +269,7 @@ def block_flops(tokens: int, hidden: int, mlp: int) -> int:
 
 
 def forward_flops(model: MaskedAutoencoder) -> int:
-    """FLOPs of the matrix products in a training forward pass of one volume; 517 GFLOP at the paper's size."""
+    """FLOPs of the matrix products in a training forward pass of one volume; 516 GFLOP at the paper's size."""
     arch, cls = model.arch, int(model.cls_token is not None)
     visible, used, voxels = model.visible, model.used, model.patch**3
     embed = 2 * visible * voxels * arch.hidden

@@ -248,7 +248,7 @@ def test_flops_at_paper_size_agree_with_torch():
         forward = counter.get_total_flops()
         model.forward_loss(prediction, target).backward()
     assert forward == forward_flops(model)
-    assert forward == pytest.approx(517e9, rel=0.005)
+    assert forward == pytest.approx(516e9, rel=0.005)
     # The fused attention kernel recomputes the scores in its backward pass: a half more of attention than counted here.
     assert counter.get_total_flops() == pytest.approx(training_flops(model), rel=0.05)
     assert training_flops(model) == pytest.approx(1.57e12, rel=0.02)
