@@ -207,6 +207,10 @@ def run_register(job: Job, model: Any) -> Product:
         Sources=sources(job.volume.outputs["image"], product.outputs["mask"], product.outputs["transform"]),
         SessionAnchor=naming.entities(anchor.row) + "_" + naming.SUFFIX[anchor.row["modality"]],
     )
+    if job.anchor is None:
+        origin = sources(job.volume.outputs["mask"], product.outputs["transform"])
+        reference = naming.SPATIAL_REFERENCE
+        describe(job.context, product.outputs["mask"], Type="Brain", SpatialReference=reference, Sources=origin)
     return product
 
 

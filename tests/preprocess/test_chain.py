@@ -126,6 +126,9 @@ def test_a_raw_session_of_two_modalities(cohort, inline, calls):
     content = json.loads(sidecar.read_text())
     assert content["SkullStripped"] is True
     assert content["SessionAnchor"] == "sub-TESTA_ses-1_T1w"
+    masks = [json.loads(path.read_text()) for path in cohort.results.rglob("*_mask.json")]
+    assert [content["Type"] for content in masks] == ["Brain", "Brain"]
+    assert sum("SpatialReference" in content for content in masks) == 1
 
 
 def test_nothing_is_done_twice_to_a_stripped_and_corrected_session(cohort, inline, calls):
