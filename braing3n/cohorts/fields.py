@@ -77,7 +77,7 @@ class _Harmoniser:
         )
         self.columns = pd.DataFrame(index=self.images.index)
         self.excluded: dict[int, str] = {}
-        self.delta = pd.Series(np.nan, index=self.images.index)
+        self.delta = self._nothing(numeric=True)
 
     def run(self) -> Harmonised:
         # The site names lookups and the age decides on other fields, so these two come first.
@@ -93,18 +93,19 @@ class _Harmoniser:
     def _field(self, name: str) -> None:
         """Evaluate a field's sources in order; a later one fills what the earlier ones left open."""
         numeric = INDEX_COLUMNS[name].dtype == "float64"
-        empty = np.nan if numeric else None
-        result = pd.Series(empty, index=self.images.index, dtype="float64" if numeric else "object")
+        result = self._nothing(numeric)
         is_age = name == "age_at_scan"
         if is_age:
             self.columns["age_source"] = pd.Series(None, index=self.images.index, dtype="object")
             self.columns["age_is_binned"] = pd.Series(pd.NA, index=self.images.index, dtype="boolean")
         for source in self.definition.fields.get(name, ()):
-            values = self._values(name, source, numeric)
+            values, delta = self._values(name, source, numeric)
             if source.when is not None:
                 values = values.where(self._holds(source.when))
             new = result.isna() & values.notna()
             result = result.where(~new, values)
+            farther = new & delta.notna() & ~(delta.abs() <= self.delta.abs())
+            self.delta = self.delta.where(~farther, delta)
             if is_age:
                 self.columns.loc[new, "age_source"] = source.source or "reported"
                 self.columns.loc[new, "age_is_binned"] = source.binned
@@ -114,21 +115,24 @@ class _Harmoniser:
             result = result.map(_field_strength, na_action="ignore")
         self.columns[name] = result
 
-    def _values(self, name: str, source: FieldSource, numeric: bool) -> pd.Series:
-        """One source's values, decoded; missing where it says nothing."""
-        if source.constant is not None:
-            return pd.Series(source.constant, index=self.images.index, dtype="float64" if numeric else "object")
-        if source.lookup is not None:
-            return self._looked_up(name, source)
+    def _values(self, name: str, source: FieldSource, numeric: bool) -> tuple[pd.Series, pd.Series]:
+        """One source's values, decoded, and the days from the scan to the visit that each stems from."""
         if source.table is not None:
-            if source.table not in self.tables:
-                return pd.Series(np.nan if numeric else None, index=self.images.index, dtype="object")
             return self._from_table(name, source, numeric)
-        if source.group is not None:
+        if source.constant is not None:
+            values = pd.Series(source.constant, index=self.images.index, dtype="float64" if numeric else "object")
+        elif source.lookup is not None:
+            values = self._looked_up(name, source)
+        elif source.group is not None:
             raw = pd.Series([c.groups.get(source.group, "") for c in self.candidates], dtype="object")
-            return self._decode(name, source, raw, numeric, ALWAYS_MISSING, f"group '{source.group}' of the paths")
-        raw = pd.Series([getattr(c.header, source.header) for c in self.candidates], dtype="object").fillna("")
-        return self._decode(name, source, raw.astype(str), numeric, ALWAYS_MISSING, "DICOM headers")
+            values = self._decode(name, source, raw, numeric, ALWAYS_MISSING, f"group '{source.group}' of the paths")
+        else:
+            raw = pd.Series([getattr(c.header, source.header) for c in self.candidates], dtype="object").fillna("")
+            values = self._decode(name, source, raw.astype(str), numeric, ALWAYS_MISSING, "DICOM headers and sidecars")
+        return values, self._nothing(numeric=True)
+
+    def _nothing(self, numeric: bool) -> pd.Series:
+        return pd.Series(np.nan if numeric else None, index=self.images.index, dtype="float64" if numeric else "object")
 
     def _looked_up(self, name: str, source: FieldSource) -> pd.Series:
         table, aliases = self.definition.lookups[source.lookup], self.definition.aliases
@@ -144,11 +148,12 @@ class _Harmoniser:
             )
         return keys.map(lambda key: table[aliases.get(key, key)].get(name), na_action="ignore")
 
-    def _from_table(self, name: str, source: FieldSource, numeric: bool) -> pd.Series:
-        table = self.tables[source.table]
-        present = [column for column in source.columns if column in table.rows.columns]
-        if source.optional and not (present if source.derive is None else len(present) == len(source.columns)):
-            return pd.Series(np.nan if numeric else None, index=self.images.index, dtype="object")
+    def _from_table(self, name: str, source: FieldSource, numeric: bool) -> tuple[pd.Series, pd.Series]:
+        table = self.tables.get(source.table)
+        present = [column for column in source.columns if table is not None and column in table.rows.columns]
+        enough = bool(present) if source.derive is None else len(present) == len(source.columns)
+        if table is None or (source.optional and not enough):
+            return self._nothing(numeric), self._nothing(numeric=True)
         columns = source.columns if source.derive is not None else tuple(present[:1]) or source.columns
         file = ", ".join(sorted(set(table.rows[FILE]))[:2]) or source.table
         require_columns(table.rows, columns, file)
@@ -163,17 +168,13 @@ class _Harmoniser:
             )
         joined, delta = self._join(table, columns, missing)
         if source.derive is not None:
-            values = DERIVATIONS[source.derive](joined, self.images, missing, **source.args)
-            return values.where(values.notna()) if not numeric else values
+            return DERIVATIONS[source.derive](joined, self.images, missing, **source.args), delta
         raw = joined[columns[0]].fillna("")
         self._note_exclusions(source, raw)
         values = self._decode(name, source, raw, numeric, missing, f"column '{columns[0]}'")
-        known = values.notna() & delta.notna()
         if source.advance:
-            return values - delta.fillna(0) / DAYS_PER_YEAR
-        farther = known & ~(delta.abs() <= self.delta.abs())
-        self.delta = self.delta.where(~farther, delta)
-        return values
+            return values - delta.fillna(0) / DAYS_PER_YEAR, self._nothing(numeric=True)
+        return values, delta
 
     def _join(
         self, table: LoadedTable, columns: tuple[str, ...], missing: frozenset[str]
@@ -230,7 +231,7 @@ class _Harmoniser:
                 found=", ".join(repr(text) for text in sorted(unknown)[:10]),
                 remedy=f"look the codes up and add them to fields.{name} of the definition of {self.definition.name}",
             )
-        return raw.map(decided)
+        return raw.map(decided).astype("float64" if numeric else "object")
 
     def _note_exclusions(self, source: FieldSource, raw: pd.Series) -> None:
         reasons = {canonical(code): reason for code, reason in source.exclude.items()}

@@ -111,8 +111,8 @@ def _empty() -> pd.DataFrame:
 
 
 def _n_shards(n_volumes: int, settings: IndexSettings, earlier: int | None) -> int:
-    """Buckets of a cohort: fixed at its first index, so that adding scans moves no session."""
-    return earlier or max(1, -(-n_volumes // settings.shard_size))
+    """Buckets of a cohort: fixed when it first has a volume, so that adding scans moves no session."""
+    return earlier or -(-n_volumes // settings.shard_size)
 
 
 def shard_of(cohort: str, subject_id: str, session_id: str, n_shards: int) -> str:

@@ -159,6 +159,16 @@ def test_a_cohort_taken_out_of_the_configuration_leaves_the_index(ixi):
     assert not list((ixi / "results/index/shards").glob("UPENN-GBM/*"))
 
 
+def test_a_cohort_whose_every_file_is_damaged_is_in_the_ledger_alone(ixi):
+    for path in (ixi / "IXI").glob("*.nii.gz"):
+        path.write_bytes(b"")
+    result = build_index(configuration(ixi))
+    assert not result.errors
+    assert len(result.volumes) == 0
+    assert (read_parquet(ixi / "results/index/ledger.parquet")["status"] == "failed").sum() == 23
+    assert not list((ixi / "results/index/shards").glob("*/*.parquet"))
+
+
 def test_unknown_cohort_on_the_command_line(ixi):
     with pytest.raises(BrainG3NError, match="not in the configuration: NONE"):
         build_index(configuration(ixi), ["NONE"])
