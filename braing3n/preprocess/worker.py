@@ -49,6 +49,8 @@ def main(descriptor: int, runner: int) -> None:
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # schedulers signal the whole job; the runner decides what is finished
     die_with(runner)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")  # short of memory, Linux is to kill a worker, not the runner
     os.set_inheritable(descriptor, False)
     connection = Connection(descriptor)
     sys.path[:] = connection.recv()

@@ -97,41 +97,62 @@ def run_jobs(
 ) -> Iterator[tuple[Job, Any]]:
     """Do the jobs of `queue`, to which the caller may add while iterating; yield each with its result or `Failure`.
 
+    A volume whose worker was killed, as for memory, is tried again alone: it may not be the one that took it all.
     When `stopping()` turns true, jobs in flight are finished and the rest stay in the queue.
 
     Raises:
         BrainG3NError: the step cannot do any volume, or workers cannot start.
     """
     workers: list[Worker] = []
+    killed: deque[Job] = deque()
+    alone: Job | None = None
     try:
         while True:
-            idle = [worker for worker in workers if worker.ready and worker.job is None]
-            while queue and idle and not stopping():
-                if idle.pop().give(queue[0]):
-                    queue.popleft()
-            starting = sum(not worker.ready for worker in workers)
-            if not stopping():
-                wanted = min(n_workers - len(workers), len(queue) - starting)
-                workers += [Worker(step, context, execute) for _ in range(wanted)]
             busy = any(worker.job is not None for worker in workers)
-            if not busy and (stopping() or not queue):
+            if not busy and (stopping() or not (queue or killed)):
                 return
-            wait([worker.connection for worker in workers], timeout=POLL_S)
-            for worker in list(workers):
-                reply = receive(worker, timeout_s)
-                if worker.gone:
-                    workers.remove(worker)
-                if reply is None:
+            if not busy and not queue:
+                alone = killed.popleft()
+                queue.append(alone)
+                while workers:
+                    workers.pop().leave()
+            if not stopping():
+                hand_out(queue, workers)
+                wanted = min(n_workers - len(workers), len(queue) - sum(not worker.ready for worker in workers))
+                workers += [Worker(step, context, execute) for _ in range(wanted)]
+            for job, reply in collect(workers, timeout_s):
+                # The signal that stops the run may also have hit what a worker had started.
+                if stopping() and isinstance(reply, Failure | StepBroken):
                     continue
-                hurt = stopping()  # the signal that stops us may also have hit what a worker had started
-                if isinstance(reply, StepBroken) and not hurt:
+                if isinstance(reply, StepBroken):
                     raise BrainG3NError(f"{step.name} stopped: {reply.error}")
-                job, worker.job = worker.job, None
-                if not (hurt and isinstance(reply, Failure | StepBroken)):
-                    yield job, reply
+                if isinstance(reply, Failure) and reply.error_class == "SIGKILL" and job is not alone:
+                    killed.append(job)
+                    continue
+                yield job, reply
     finally:
         for worker in workers:
             worker.kill() if worker.job is not None or not worker.ready else worker.leave()
+
+
+def hand_out(queue: deque[Job], workers: list[Worker]) -> None:
+    """Give jobs to idle workers."""
+    idle = [worker for worker in workers if worker.ready and worker.job is None]
+    while queue and idle:
+        if idle.pop().give(queue[0]):
+            queue.popleft()
+
+
+def collect(workers: list[Worker], timeout_s: float) -> Iterator[tuple[Job | None, Any]]:
+    """Wait a little; yield what workers have to say, with the jobs they had, and remove the dead from the list."""
+    wait([worker.connection for worker in workers], timeout=POLL_S)
+    for worker in list(workers):
+        reply = receive(worker, timeout_s)
+        if worker.gone:
+            workers.remove(worker)
+        if reply is not None:
+            job, worker.job = worker.job, None
+            yield job, reply
 
 
 def receive(worker: Worker, timeout_s: float) -> Any:
@@ -167,7 +188,7 @@ def bury(worker: Worker) -> Failure | StepBroken | None:
         return None if worker.ready else StepBroken(f"a worker ended with exit status {code} before it took a volume")
     name = signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
     if name == "SIGKILL":
-        cause = f"it most likely {OUT_OF_MEMORY}"
+        cause = f"it most likely {OUT_OF_MEMORY} (it was tried again alone)"
     elif code is not None and code < 0:
         cause = "a crash in native code; remedy: look at the scan, it may be malformed in a way the checks do not know"
     else:

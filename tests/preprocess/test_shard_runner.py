@@ -28,6 +28,7 @@ def test_every_fate_is_one_row_and_costs_nobody_else_anything(cohort):
         "excluded": "exclude too small",
         "crashes": "segfault",
         "killed": "kill",
+        "killed once": "kill-once",
         "exits": "exit",
         "memory": "memory",
         "hangs": "sleep 600",
@@ -49,6 +50,7 @@ def test_every_fate_is_one_row_and_costs_nobody_else_anything(cohort):
         "exits": ("failed", "exit status 3", "left by itself"),
         "memory": ("failed", "MemoryError", "ran out of memory; remedy: more memory"),
         "hangs": ("failed", "TimeoutError", "longer than 3 s"),
+        "killed once": ("ok", "", ""),
         "last": ("ok", "", ""),
         "gone": ("failed", "BrainG3NError", "input source is missing"),
     }
