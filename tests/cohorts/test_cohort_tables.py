@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braing3n.cohorts.derive import age_from_birth, apoe_genotype, item_sum
@@ -69,6 +69,7 @@ def test_age_from_birth():
         age_from_birth(pd.DataFrame({"PTDOB": ["June", ""]}), IMAGES, ALWAYS_MISSING, formats=["%m/%Y"])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=4, max_size=4))
 def test_item_sum_reverses_and_recodes(answers):
     columns = pd.DataFrame([[str(a) for a in answers]], columns=list("abcd"))
@@ -121,6 +122,7 @@ def test_cuts_rise():
         Cut(at=(2, 1), labels=("a", "b", "c"))
 
 
+@settings(deadline=None)
 @given(st.sets(st.text(min_size=1, max_size=8), min_size=1, max_size=8))
 def test_labels_are_alphanumeric_unique_and_regardless_of_case(ids):
     result = labels(ids, "P")
