@@ -3,6 +3,8 @@
 import gzip
 import os
 
+import nibabel as nib
+import numpy as np
 import pydicom
 import pytest
 
@@ -88,6 +90,20 @@ def test_analyze_header_is_big_endian_with_a_singleton(tree):
     tree.analyze("y", (256, 256, 128, 1))
     header = read_header(tree.root, found(tree, "y.hdr"))
     assert (header.shape, header.n_volumes) == ((256, 256, 128), 1)
+
+
+def test_other_formats(tree):
+    for path, image in {
+        "a.mgz": nib.MGHImage(np.zeros((4, 5, 6, 3), np.float32), np.eye(4)),
+        "b.mgh": nib.MGHImage(np.zeros((4, 5, 6), np.float32), np.eye(4)),
+        "c.nii": nib.Nifti2Image(np.zeros((4, 5, 6), np.int16), np.eye(4)),
+        "d.hdr": nib.Nifti1Pair(np.zeros((4, 5, 6), np.int16), np.eye(4)),
+    }.items():
+        nib.save(image, tree.root / path)
+    headers = {item.path: read_header(tree.root, item) for item in walk(tree.root)}
+    assert {path: header.shape for path, header in headers.items()} == dict.fromkeys(headers, (4, 5, 6))
+    assert len(headers) == 4
+    assert headers["a.mgz"].n_volumes == 3
 
 
 def test_dicom_header_holds_nothing_that_identifies(tree):
