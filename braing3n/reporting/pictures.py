@@ -10,8 +10,7 @@ import numpy as np
 from braing3n.errors import BrainG3NError
 from braing3n.reporting.planes import EDGES
 from braing3n.reporting.run import Run
-
-CHANGE_COLOURS = "berlin"  # Crameri's diverging map: blue, black for no change, red; safe for colour-blind readers
+from braing3n.reporting.style import CHANGE_COLOURS
 
 
 def read_packed(run: Run, file: str, row: int, scale: float) -> np.ndarray:
@@ -63,8 +62,14 @@ def show(axis: Any, picture: np.ndarray, high: float, aspect: float = 1.0) -> No
 
 
 def show_change(axis: Any, change: np.ndarray, limit: float) -> None:
-    """A signed difference, black where there is none."""
-    axis.imshow(np.ma.masked_equal(change, 0), cmap=CHANGE_COLOURS, vmin=-limit, vmax=limit, interpolation="bilinear")
+    """A signed difference, black where there is none (under a hundredth of the range)."""
+    axis.imshow(
+        np.ma.masked_inside(change, -0.01 * limit, 0.01 * limit),
+        cmap=CHANGE_COLOURS,
+        vmin=-limit,
+        vmax=limit,
+        interpolation="bilinear",
+    )
     bare(axis)
 
 
@@ -78,8 +83,17 @@ def bare(axis: Any) -> None:
 
 
 def mark_sides(axis: Any, plane: str) -> None:
+    """Letters of the sides in the lower corners, legible on any grey."""
+    from matplotlib.patheffects import withStroke
+
+    style = {
+        "color": "white",
+        "fontsize": 8.5,
+        "weight": "bold",
+        "path_effects": [withStroke(linewidth=2, foreground="black")],
+    }
     for letter, x in zip(EDGES[plane], (0.01, 0.9), strict=True):
-        axis.text(x, 0.02, letter, transform=axis.transAxes, color="white", fontsize=8.5, weight="bold")
+        axis.text(x, 0.02, letter, transform=axis.transAxes, **style)
 
 
 def caption_above(axis: Any, text: str, colour: str = "white") -> None:

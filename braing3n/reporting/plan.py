@@ -325,7 +325,7 @@ def _lines(plan: Plan) -> Iterator[str]:
         setattr(total, name, sum(getattr(stage, name) or 0.0 for stage in known))
     yield _row(total.stage, total.jobs, total.jobs_done, total)
     yield ""
-    yield "What is left, by where its rate comes from (wall time: stages one after another):"
+    yield "Rates of what is left (wall time: stages one after another):"
     for stage in plan.stages:
         if stage.jobs_left and stage.rate:
             yield from textwrap.wrap(f"{stage.stage}: {stage.rate}", 78, initial_indent="  ", subsequent_indent="    ")

@@ -31,6 +31,7 @@ LEAD = (
 )
 ROWS, STORE, TABLE = "forecast/forecasts.parquet", "forecast/forecasts.npy", "tables/forecast.parquet"
 PERSONS = 2
+NO_DIFFERENCE = 0.005  # of the baseline's error
 VIEWS = ("axial", "coronal")
 
 
@@ -115,7 +116,7 @@ def _draw_person(run: Run, person: str, stem: Path) -> Drawn:
                 change = plane(volume - base, view, indices[view], frame)
                 show_change(figure.add_subplot(grid[row + len(VIEWS), column]), change, limit)
     return Drawn(
-        [p.name for p in save_picture(figure, stem, colours=True)],
+        [p.name for p in save_picture(figure, stem)],
         f"One person of the {splits(own)} split. Above: baseline, forecasts at the horizons asked for, forecast for "
         "the time of the real follow-up, and that follow-up, all decoded from latents, radiological convention. Below: "
         f"difference from the baseline, blue to red over ±{limit:.2f} standard deviations, black for none.",
@@ -146,8 +147,10 @@ def statement(run: Run) -> list[tuple[str, str]]:
     """Whether the forecast beats copying the baseline."""
     rows = run.rows(TABLE).set_index("metric")["value"]
     ours, copied = (rows[f"voxel L1, {name}"] for name in ("forecast", "copied baseline"))
-    word = "nearer to" if ours < copied else "no nearer to"
     errors = f"voxel L1 {ours:.4f} against {copied:.4f}"
+    if abs(ours - copied) < NO_DIFFERENCE * copied:
+        return [("none", f"Forecasts are as near to the real follow-up as the unchanged baseline: {errors}.")]
+    word = "nearer to" if ours < copied else "further from"
     text = f"Forecasts are {word} the real follow-up than the unchanged baseline: {errors}."
     return [("yes" if ours < copied else "no", text)]
 

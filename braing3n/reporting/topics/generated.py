@@ -85,7 +85,7 @@ def _draw_group(run: Run, tables: dict[str, pd.DataFrame], stem: Path) -> Drawn:
     compared = [name for name in others if conditions(tables[name]).get("modality") == modality]
     limit = max((change_limit(volumes[name], volumes[first]) for name in compared), default=1.0)
     sizes = picture_sizes(frame)
-    widths = [size[0] * 9.4 / (n * sum(size[0] for size in sizes)) for size in sizes]
+    widths = [size[0] * 9.4 / (max(n, 2) * sum(size[0] for size in sizes)) for size in sizes]
     tallest = max(width * size[1] / size[0] for width, size in zip(widths, sizes, strict=True))
     heights = [tallest] * (len(tables) + len(compared))
     figure, grid = black_figure(widths * n, heights, top=0.3, left=1.3)
@@ -102,7 +102,7 @@ def _draw_group(run: Run, tables: dict[str, pd.DataFrame], stem: Path) -> Drawn:
                 show_change(axis, plane(volumes[name][k], view, indices[view], frame) - base, limit)
                 _label(axis, f"{name}\nless {first}", i, k, view)
     return Drawn(
-        [p.name for p in save_picture(figure, stem, colours=bool(compared))],
+        [p.name for p in save_picture(figure, stem)],
         _caption(tables, n, first, compared, limit),
         f"Axial, coronal and sagittal slices of generated volumes of {', '.join(tables)}",
         [f"{FOLDER}/{name}.npy" for name in tables],

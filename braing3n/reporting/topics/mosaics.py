@@ -65,10 +65,10 @@ def _caption(run: Run, cohort: str, chosen: pd.DataFrame, n_all: int, with_atlas
 
 def volume_label(row: pd.Series) -> str:
     """Who, which modality, age and sex, in two short lines."""
-    who = str(row.get("bids_subject") or row["subject_id"]).removeprefix(str(row["cohort"]).replace("-", ""))
+    who = str(row["subject_id"]).split(":", 1)[-1]
     age = None if pd.isna(row["age_at_scan"]) else f"{fixed(row['age_at_scan'], 0)} y"
     details = [row["modality"], age, None if pd.isna(row["sex"]) else row["sex"]]
-    return f"{who[-14:]}\n{', '.join(str(d) for d in details if d)}"
+    return f"{who[-16:]}\n{', '.join(str(d) for d in details if d)}"
 
 
 def read_volume(run: Run, row: pd.Series) -> np.ndarray:

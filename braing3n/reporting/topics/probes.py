@@ -10,7 +10,6 @@ import pandas as pd
 
 from braing3n.reporting.drawing import Drawing, Drawn
 from braing3n.reporting.page import DASH, Block, Fold, Notice, Table, Text, count, fixed, number, plural
-from braing3n.reporting.results import interval
 from braing3n.reporting.run import AbsentError, Run
 from braing3n.reporting.style import GRID, INK, MUTED, PALETTE, save_chart
 
@@ -190,9 +189,10 @@ def statement(run: Run) -> list[tuple[str, str]]:
         return [("none", f"Probes: no classification had enough persons ({protocol}).")]
     above = known[known["ci_low"] > UNINFORMED["auc"]]
     best = known.loc[known["value"].idxmax()]
+    shown = f"{fixed(best['value'], 2)} [{fixed(best['ci_low'], 2)}, {fixed(best['ci_high'], 2)}]"
     text = (
         f"Probes of the MAE's features ({protocol}): in {len(above)} of {plural(len(known), 'classification')} the "
-        f"interval of the AUC lies above {number(UNINFORMED['auc'])}; highest {best['task']}, {interval(best)}."
+        f"interval of the AUC lies above {number(UNINFORMED['auc'])}; highest {best['task']}, {shown}."
     )
     dashes = len(auc) - len(known)
     return [("none", text + (f" {dashes} had too few persons." if dashes else ""))]

@@ -24,8 +24,8 @@ LABELS = {
     "qc_stretch": "stretch of the affine",
     "qc_shear": "shear of the affine",
     "qc_rotation_deg": "rotation [degrees]",
-    "qc_mirror_margin": "correlation less that of the mirror image",
-    "qc_leakage": "mask outside the atlas' [share]",
+    "qc_mirror_margin": "correlation over the mirror image's",
+    "qc_leakage": "share of the mask outside",
     "qc_snr": "signal-to-noise ratio",
     "qc_cnr": "grey-white contrast-to-noise ratio",
 }
@@ -33,10 +33,8 @@ MAX_FLAGGED = 200
 
 
 def metrics(volumes: pd.DataFrame) -> list[str]:
-    """QC columns that vary or are known at all, the thresholded ones first."""
-    columns = [c for c in volumes.columns if c.startswith("qc_") and c != "qc_flags" and volumes[c].notna().any()]
-    known = [c for c in LABELS if c in columns]
-    return known + [c for c in columns if c not in known]
+    """The QC columns of `LABELS` that are there; steps record more, for those who look for a cause."""
+    return [name for name in LABELS if name in volumes.columns and volumes[name].notna().any()]
 
 
 def limits(metric: str, settings: QCSettings | None) -> tuple[float | None, float | None]:
@@ -61,7 +59,7 @@ def _draw(run: Run, stem: Path) -> Drawn:
     volumes = run.volumes
     names = metrics(volumes)
     if not names:
-        raise AbsentError("has no qc_ column", file=SOURCE)
+        raise AbsentError("has none of the quality numbers", file=SOURCE)
     cohorts = sorted(volumes["cohort"].unique())[::-1]
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
@@ -87,6 +85,8 @@ def _draw(run: Run, stem: Path) -> Drawn:
 
 
 def _strip(axis, volumes, flagged, name, cohorts, random) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     for position, cohort in enumerate(cohorts):
         own = volumes["cohort"] == cohort
         for mask, colour, marker, size in ((own & ~flagged, BLUE, "o", 9), (own & flagged, VERMILLION, "^", 22)):
@@ -95,16 +95,11 @@ def _strip(axis, volumes, flagged, name, cohorts, random) -> None:
             axis.scatter(values, jitter, s=size, color=colour, alpha=0.65, linewidths=0, marker=marker, rasterized=True)
     axis.set_yticks(range(len(cohorts)), cohorts)
     axis.set_ylim(-0.6, len(cohorts) - 0.4)
-    axis.set_title(LABELS.get(name, name.removeprefix("qc_").replace("_", " ")), weight="normal")
+    axis.set_title(LABELS[name], weight="normal")
     axis.grid(True, axis="x", color=GRID)
-    axis.xaxis.set_major_locator(plt_locator())
+    axis.xaxis.set_major_locator(MaxNLocator(4))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
     axis.tick_params(axis="y", length=0)
-
-
-def plt_locator():
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(5)
 
 
 def flagged_table(run: Run) -> list[Block]:
@@ -114,7 +109,7 @@ def flagged_table(run: Run) -> list[Block]:
         return [Text(f"None of {plural(len(volumes), 'volume')} is flagged.")]
     names = metrics(volumes)[:6]
     labels = {"cohort": "cohort", "source_path": "path", "volume_id": "volume", "modality": "modality"}
-    labels |= {"qc_flags": "flags"} | {name: LABELS.get(name, name.removeprefix("qc_")) for name in names}
+    labels |= {"qc_flags": "flags"} | {name: LABELS[name] for name in names}
     shown = flagged.sort_values(["cohort", "source_path"]).head(MAX_FLAGGED)
     blocks: list[Block] = [table(shown, f"{plural(len(flagged), 'flagged volume')}", SOURCE, labels)]
     if len(flagged) > MAX_FLAGGED:
@@ -131,11 +126,14 @@ def summary_table(run: Run) -> list[Block]:
         row = {"cohort": cohort, "volumes": len(own), "flagged": int(own["qc_flags"].fillna("").ne("").sum())}
         for name in names:
             low, middle, high = own[name].quantile([0.05, 0.5, 0.95])
-            row[LABELS.get(name, name.removeprefix("qc_"))] = f"{number(middle)} ({number(low)}–{number(high)})"
+            row[LABELS[name]] = f"{number(middle)} ({number(low)}–{number(high)})"
         rows.append(row)
     formats = {"volumes": count, "flagged": count}
     block = table(pd.DataFrame(rows), "Median (5th to 95th percentile)", SOURCE, None, formats)
-    return [Fold("Medians by cohort", [block])]
+    shown = {"qc_flags", *names}
+    others = [name.removeprefix("qc_") for name in volumes.columns if name.startswith("qc_") and name not in shown]
+    more = [Text(f"Also in {SOURCE}, with the prefix qc_: {', '.join(others)}.")] if others else []
+    return [Fold("Medians by cohort", [block, *more])]
 
 
 PARTS = (flagged_table, summary_table)

@@ -50,7 +50,7 @@ def _draw(run: Run, path: Path, stem: Path) -> Drawn:
     low, high = float(brain.min()), float(np.percentile(brain, 99.5))
     limit = float(np.nanpercentile(np.abs(slices["tokenizer_axial"] - original["axial"]), 99.5)) or 1.0
     sizes = [original[view].shape[1:] for view in PLANES]  # width, height of each picture
-    scale = 9.4 / (n * sum(width for width, _ in sizes))
+    scale = 9.4 / (max(n, 2) * sum(width for width, _ in sizes))
     widths = [scale * width for width, _ in sizes] * n
     tallest = scale * max(height for _, height in sizes)
     figure, grid = black_figure(widths, [tallest] * (len(names) + 1), top=0.3, left=1.1)
@@ -72,7 +72,7 @@ def _draw(run: Run, path: Path, stem: Path) -> Drawn:
                     label = ROWS.get(name, "tokenizer\nless original")
                     axis.set_ylabel(label, color="white", fontsize=8.5, rotation=0, ha="right", va="center")
     return Drawn(
-        [p.name for p in save_picture(figure, stem, colours=True)],
+        [p.name for p in save_picture(figure, stem)],
         f"{path.stem}: middle slices of {plural(n, 'held-out volume')}, z-scored, radiological convention. Outside the "
         "original's brain the size of what should be 0 is shown, so that every outline is the original's. Last row: "
         f"error of the tokenizer, blue to red over ±{limit:.2f} standard deviations, black for none.",

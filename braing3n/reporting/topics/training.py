@@ -20,7 +20,7 @@ NAMES = {
     "dit": "Conditional DiT",
     "longitudinal": "Longitudinal DiT",
 }
-BASELINE = re.compile(r".*\b(?:below|under|than)(?: that of)?(?: the)? ")
+BASELINE = re.compile(r".*\b(?:loss|error) below(?: that of)?(?: the)? ")
 SPLITS = {"train": ("training", BLUE), "val": ("validation", ORANGE)}
 
 
@@ -40,7 +40,7 @@ def _draw(run: Run, name: str, stem: Path) -> Drawn:
     for split, (label, colour) in SPLITS.items():
         curve = loss[loss["split"] == split].sort_values("step")
         if len(curve):
-            style = "-" if split == "train" else "o-"
+            style = "-" if split == "train" and len(curve) > 2 else "o-"
             axis.plot(curve["step"], curve["value"], style, color=colour, label=label, markersize=3)
     for (label, value), style in zip(baselines(run, name, loss["value"].max()), ("--", ":", "-.") * 2, strict=False):
         axis.axhline(value, color=MUTED, linestyle=style, linewidth=1.1, label=label)
@@ -65,8 +65,9 @@ def baselines(run: Run, name: str, highest: float) -> list[tuple[str, float]]:
     found = []
     for check in run.cards.get(name, {}).get("checks", []):
         value = check.get("baseline")
-        if value is not None and any(word in check["name"] for word in ("loss", "error")) and value < 3 * highest:
-            found.append((BASELINE.sub("", check["name"]), float(value)))
+        against = BASELINE.match(check["name"])
+        if against and value is not None and value < 3 * highest:
+            found.append((check["name"][against.end() :], float(value)))
     return found
 
 
