@@ -50,8 +50,8 @@ class Level:
 
 LEVELS = (
     Level(4.0, "500x200", "2x1", "1x0", 5.0),
-    Level(2.0, "100", "1", "0", 2.0),
-    Level(1.0, "20", "1", "0", 1.0),
+    Level(2.0, "30", "1", "0", 1.0),
+    Level(1.0, "10", "1", "0", 0.3),
 )
 STEP = 0.25  # ANTs' gradient step, as in ANTsPy
 BINS = 32

@@ -11,7 +11,7 @@ from braing3n.phantom.truth import pose
 from braing3n.preprocess.images import read_image
 from braing3n.preprocess.n4 import control_points, correct_bias, shrink_factors
 
-SETTINGS = N4Settings(iterations=(50, 50, 50), shrink=6)
+SETTINGS = N4Settings()
 
 
 @pytest.fixture(scope="module")
