@@ -32,7 +32,25 @@ def _pca(mae: Path, weights: Path | None, device: str) -> Encoder:
     return BlockIntensities()
 
 
-ENCODERS: dict[str, Make] = {"mae": _mae, "untrained": _untrained, "pca": _pca}
+def _published(name: str, **arguments: int) -> Make:
+    def make(mae: Path, weights: Path | None, device: str) -> Encoder:
+        from braing3n.encoders import published
+
+        return getattr(published, name)(weights, device, **arguments)
+
+    return make
+
+
+ENCODERS: dict[str, Make] = {
+    "mae": _mae,
+    "untrained": _untrained,
+    "pca": _pca,
+    "brainiac": _published("BrainIAC"),
+    "brainiac-v1": _published("BrainIACv1"),
+    "brainsegfounder": _published("BrainSegFounder"),
+    "autoencoder-kl": _published("AutoencoderKL"),
+    **{f"medicalnet-{depth}": _published("MedicalNet", depth=depth) for depth in (10, 18, 34, 50, 101, 152, 200)},
+}
 
 
 def encoder_of(source: str) -> str | None:
