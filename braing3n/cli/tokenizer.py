@@ -9,7 +9,9 @@ import typer
 
 from braing3n.cli.common import SettingsOption, command, parse_settings
 
-app = typer.Typer(help="Tokenizer: projection of frozen MAE tokens to latents, and CNN decoder back to voxels.", no_args_is_help=True)
+app = typer.Typer(
+    help="Tokenizer: projection of frozen MAE tokens to latents, and CNN decoder back to voxels.", no_args_is_help=True
+)
 
 
 @app.command("train")
