@@ -33,7 +33,7 @@ HIPPOCAMPUS = np.array([[143.0, 115.0, 46.0], [148.0, 130.0, 52.0], [149.0, 145.
 HIPPOCAMPUS_MM = 7.0  # radius at which a hippocampus shrinks fastest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Anatomy:
     """Maps on SHAPE (padded atlas voxels) and displacement fields (3, *FIELD_SHAPE) in mm along the LPS voxel axes."""
 

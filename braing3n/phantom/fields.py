@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from scipy import ndimage
 
@@ -14,10 +16,11 @@ DIMORPHISM_LENGTH_MM = 26.0
 DIMORPHISM_SEED = 1905
 
 
+@lru_cache(maxsize=2)  # the modalities of a session, and the measures of its truth, share one
 def displacement(anatomy: Anatomy, subject: SubjectTruth) -> np.ndarray:
     """Displacement u in mm along the atlas's LPS voxel axes, (3, *FIELD_SHAPE), float32, without an affine part.
 
-    The head at native point x shows the atlas at p + u(p), p the position of x in the atlas.
+    The head at native point x shows the atlas at p + u(p), p the position of x in the atlas. Not to be written to.
     """
     field = -subject.ventricle_mm * anatomy.ventricular_field
     field = field + subject.hippocampal_atrophy * HIPPOCAMPAL_MM * anatomy.hippocampal_field
@@ -25,7 +28,7 @@ def displacement(anatomy: Anatomy, subject: SubjectTruth) -> np.ndarray:
     if subject.deformation_mm:
         field += subject.deformation_mm * _random_field(subject.deformation_seed, DEFORMATION_LENGTH_MM, nodes)
     if subject.dimorphism_mm:
-        field += subject.dimorphism_mm * _random_field(DIMORPHISM_SEED, DIMORPHISM_LENGTH_MM, nodes)
+        field += subject.dimorphism_mm * _dimorphism(anatomy)
     if subject.tumour:
         field += _mass_effect(subject.tumour)
     return without_affine_part(field, nodes).astype(np.float32)
@@ -51,6 +54,11 @@ def _random_field(seed: int, length_mm: float, nodes: np.ndarray) -> np.ndarray:
     field = ndimage.gaussian_filter(rng.standard_normal((3, *FIELD_SHAPE), dtype=np.float32), sigma, truncate=3)
     field = without_affine_part(field, nodes)
     return field / np.sqrt((field[:, nodes] ** 2).sum(axis=0).mean())
+
+
+@lru_cache(maxsize=1)
+def _dimorphism(anatomy: Anatomy) -> np.ndarray:
+    return _random_field(DIMORPHISM_SEED, DIMORPHISM_LENGTH_MM, _brain_nodes(anatomy))
 
 
 def _mass_effect(tumour: Tumour) -> np.ndarray:

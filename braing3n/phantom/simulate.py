@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from braing3n.phantom.anatomy import FIELD_MM, PAD, PADDED_AFFINE, SHAPE, Anatomy, to_padded
+from braing3n.phantom.anatomy import FIELD_MM, PADDED_AFFINE, Anatomy, to_padded
 from braing3n.phantom.fields import bias_field, displacement, tumour_parts
 from braing3n.phantom.truth import Grid, ScanTruth, SubjectTruth, Tumour
 
@@ -155,14 +155,15 @@ def _resample(
     offsets = list(itertools.product(*[(np.arange(n) + 0.5) / n - 0.5 for n in counts]))
     results = [torch.zeros(grid.shape) for _ in images]
     matrix = torch.from_numpy(to_atlas).float()
-    first, *others = [torch.arange(n, dtype=torch.float32)[:, None] * matrix[:3, a] for a, n in enumerate(grid.shape)]
+    ranges = _grid_ranges(_bounding_box(near), to_atlas, grid.shape)
+    first, *others = [torch.arange(r.start, r.stop)[:, None] * matrix[:3, axis] for axis, r in enumerate(ranges)]
     plane = (others[0][:, None] + others[1][None] + matrix[:3, 3]).reshape(1, -1, 3)  # points with first index 0
-    rows = max(1, SLAB_POINTS // plane.shape[1])
+    rows = max(1, SLAB_POINTS // max(1, plane.shape[1]))
     wanted, corner = torch.from_numpy(near), torch.tensor([edge.start for edge in box])
-    for start in range(0, grid.shape[0], rows):
+    for start in range(0, len(first), rows):
         points = (first[start : start + rows, None] + plane).reshape(-1, 3)  # (n, 3)
-        chosen = _lookup(wanted, points).nonzero()[:, 0]
-        if len(chosen) == 0:
+        chosen = _lookup(wanted, points)
+        if not chosen.any():
             continue
         points = points[chosen]
         values = [torch.zeros(len(points)) for _ in images]
@@ -171,9 +172,21 @@ def _resample(
             at = at + sample(field, at / FIELD_MM, border=True).T - corner
             for image, value in zip(images, values, strict=True):
                 value += sample(image[None], at)[0]
+        lowest = ranges[0].start + start
+        slab = (slice(lowest, min(lowest + rows, ranges[0].stop)), ranges[1], ranges[2])
         for value, result in zip(values, results, strict=True):
-            result[start : start + rows].view(-1)[chosen] = value / len(offsets)
+            part = result[slab]
+            part[chosen.view(part.shape)] = value / len(offsets)
     return [result.numpy() for result in results]
+
+
+def _grid_ranges(box: tuple[slice, slice, slice], to_atlas: np.ndarray, shape: tuple[int, int, int]) -> list[slice]:
+    """Ranges of grid voxels that hold every voxel whose centre lies in `box` of the padded atlas."""
+    corners = np.array(list(itertools.product(*[(edge.start - 1, edge.stop) for edge in box])))
+    voxels = nib.affines.apply_affine(np.linalg.inv(to_atlas), corners)
+    low = np.clip(np.floor(voxels.min(axis=0)).astype(int), 0, shape)
+    high = np.clip(np.ceil(voxels.max(axis=0)).astype(int) + 1, 0, shape)
+    return [slice(int(a), int(b)) for a, b in zip(low, high, strict=True)]
 
 
 def _lookup(wanted: Tensor, points: Tensor) -> Tensor:
@@ -194,7 +207,7 @@ def sample(images: Tensor, points: Tensor, border: bool = False) -> Tensor:
 
 def ventricle_ml(anatomy: Anatomy, subject: SubjectTruth) -> float:
     """True volume of the lateral ventricles in the subject's own head, millilitres."""
-    low, high = np.array([60, 55, 30 + PAD]), np.minimum([180, 200, 125 + PAD], SHAPE)
+    low, high = to_padded([76, 72, 50]), to_padded([164, 184, 109])  # the ventricles, and how far they can grow
     axes = [torch.arange(float(a), float(b)) for a, b in zip(low, high, strict=True)]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
     field = torch.from_numpy(displacement(anatomy, subject))
