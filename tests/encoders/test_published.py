@@ -207,9 +207,7 @@ def test_autoencoder_kl_gives_the_mean_of_its_latents(tmp_path):
 
 def test_missing_weights_say_where_they_are_published(tmp_path):
     for path in (None, tmp_path / "none.pth"):
-        with pytest.raises(
-            BrainG3NError, match=r"github.com/Tencent/MedicalNet \(licence: MIT\) and set probe.weights"
-        ):
+        with pytest.raises(BrainG3NError, match=r"github.com/Tencent/MedicalNet \(licence: MIT\) and give its path"):
             MedicalNet(path)
 
 
