@@ -112,7 +112,10 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def fixed(value: Any, decimals: int) -> str:
-    return DASH if value is None or pd.isna(value) else f"{float(value):,.{decimals}f}"
+    if value is None or pd.isna(value):
+        return DASH
+    text = f"{float(value):,.{decimals}f}"
+    return text.lstrip("-") if float(text.replace(",", "")) == 0 else text  # no negative zero
 
 
 def plain(value: Any) -> str:

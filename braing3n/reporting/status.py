@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -260,4 +261,4 @@ def _stage_lines(status: Status) -> Iterator[str]:
     for label, wanted in (("written", True), ("not yet", False)):
         names = [name for name, done in status.stages.items() if done is wanted]
         if names:
-            yield f"{label}: {', '.join(names)}"[:80]
+            yield from textwrap.wrap(f"{label}: {', '.join(names)}", 80, subsequent_indent="  ")

@@ -107,10 +107,11 @@ def test_counts_shown_are_those_of_the_ledger(page):
 
 
 def test_probe_scores_shown_are_those_of_the_table_and_missing_ones_are_dashes(page):
-    assert ["sex", "0.8750.81 to 0.94", "0.6250.56 to 0.69", "40 %", "7", "10"] in page.rows
-    assert ["age", "1.000.50 to 2.00", "1.000.50 to 2.00", "–", "7", "10"] in page.rows
-    assert ["hc-vs-pd", "–", "–", "too few (1)", "3", "4"] in page.rows
+    assert ["sex", "7", "10", "40 %", "0.8750.81 to 0.94", "0.6250.56 to 0.69"] in page.rows
+    assert ["age", "7", "10", "–", "1.000.50 to 2.00", "1.000.50 to 2.00"] in page.rows
+    assert ["hc-vs-pd", "3", "4", "too few (1)", "–", "–"] in page.rows
     assert "Not probed, no features: mae-brain" in page.text["probes"]
+    assert "2 tasks, n = 7 persons a task" in page.text["probes"]
     text = page.text["probes"]
     recommended, published = (text.index(f"AUC, protocol '{name}'") for name in ("recommended", "published"))
     assert recommended < published

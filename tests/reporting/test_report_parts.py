@@ -35,6 +35,10 @@ def test_numbers_are_written_to_three_digits(value, text):
     assert page.number(value) == text
 
 
+def test_fixed_decimals_show_no_negative_zero():
+    assert [page.fixed(v, 2) for v in (-0.001, -0.01, 1234.5, None)] == ["0.00", "-0.01", "1,234.50", "–"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [

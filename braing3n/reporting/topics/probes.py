@@ -69,8 +69,9 @@ def _draw_forest(run: Run, protocol: str, stem: Path) -> Drawn:
         _forest_panel(axis, part, metric, names)
     handles = [_marker(plt, i, name) for i, name in enumerate(names)]
     figure.legend(handles=handles, loc="outside upper left", ncols=min(6, len(names)))
-    persons = shown["n_subjects"].dropna()
-    tasks = plural(shown["task"].nunique(), "task")
+    drawn = pd.concat([part for _, part in panels])
+    persons = drawn["n_subjects"].dropna()
+    tasks = plural(drawn["task"].nunique(), "task")
     return Drawn(
         [p.name for p in save_chart(figure, stem)],
         f"Protocol '{protocol}', all modalities pooled. Points with 95 % intervals over persons; dashed: no "
@@ -145,9 +146,9 @@ def _scores(rows: pd.DataFrame, metric: str, caption: str) -> Table:
             continue
         scores = {row.encoder: _cell(row) for row in own[own["metric"] == metric].itertuples()}
         cells = [scores.get(name, DASH) for name in names]
-        sizes = [_context(own, metric), count(own["n_subjects"].max()), count(own["n_scans"].max())]
-        body.append([task, *([part] if by_slice else []), *cells, *sizes])
-    columns = ["task", *(["slice"] if by_slice else []), *names, CONTEXT[metric][0], "persons", "scans"]
+        sizes = [count(own["n_subjects"].max()), count(own["n_scans"].max()), _context(own, metric)]
+        body.append([task, *([part] if by_slice else []), *sizes, *cells])
+    columns = ["task", *(["slice"] if by_slice else []), "persons", "scans", CONTEXT[metric][0], *names]
     return Table(caption, columns, body, SOURCE, frozenset(range(2 if by_slice else 1, len(columns))))
 
 
