@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
         ] = "{}",
         threads: Annotated[int, typer.Option(min=1, help="Cores to use.")] = 2,
     ) -> None:
-        """Bring a scan, and others of its session, onto the SRI24 grid: 160x192x160, mask, transform, QC and pictures."""
+        """Bring a scan, and others of its session, onto the 160x192x160 grid; with mask, transform, QC and pictures."""
         from braing3n.config.data import PreprocessSettings
         from braing3n.preprocess.single import preprocess_session
 
