@@ -8,7 +8,7 @@ import typer
 
 from braing3n.cli.common import command, parse_settings
 from braing3n.config.data import N4Settings
-from braing3n.errors import BrainG3NError
+from braing3n.errors import BrainG3NError, ResumeLater
 
 
 def test_settings_as_json_text():
@@ -26,6 +26,17 @@ def test_unknown_section_is_named(tmp_path):
     (tmp_path / "a.yaml").write_text("preprocess: {}")
     with pytest.raises(BrainG3NError, match=r"a\.yaml: has no section 'preprocess\.n4'"):
         parse_settings(N4Settings, f"{tmp_path / 'a.yaml'}#preprocess.n4")
+
+
+def test_a_training_that_is_to_be_resumed_ends_with_status_75(capsys):
+    @command
+    def stops():
+        raise ResumeLater("mae: stopped after step 3 of 9")
+
+    with pytest.raises(typer.Exit) as caught:
+        stops()
+    assert caught.value.exit_code == 75
+    assert capsys.readouterr().err.strip() == "mae: stopped after step 3 of 9"
 
 
 def test_errors_are_one_line_without_a_traceback(capsys):
