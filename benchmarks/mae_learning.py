@@ -38,7 +38,7 @@ from braing3n.probing.panel import run_panel
 from braing3n.training.mae import train_mae
 from braing3n.volumes.store import write_store
 
-SHARD = 32
+SHARD = 16
 SITES = (
     Site("A", "Siemens", "Prisma", 3.0, gain=700, gamma=1.0, noise=0.02, bias=0.05),
     Site("B", "GE", "MR750", 3.0, gain=1100, gamma=0.9, noise=0.03, bias=0.05),
