@@ -28,7 +28,7 @@ demo: $(VENV)/.installed
 	@echo "The report is at $(CURDIR)/demo/results/report/report.html"
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m 'not slurm'
+	$(BIN)/python -m pytest -m 'not slurm' -n 2 --dist loadfile
 
 # Installs Debian's SLURM where it is missing (root), starts a one-node cluster with fake H100s, and stops it again.
 test-slurm: $(VENV)/.installed
@@ -43,6 +43,9 @@ lint: $(VENV)/.installed
 # HD-BET 2 as the mask backend; its weights come separately (docs/preprocess-steps.md).
 env-hdbet: $(VENV)/.installed
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps -r envs/hdbet.txt
+
+env-hdbet-v1: $(VENV)/.installed
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps -r envs/hdbet-v1.txt
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

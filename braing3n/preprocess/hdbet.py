@@ -21,7 +21,7 @@ from braing3n.config.data import MaskSettings
 from braing3n.errors import BrainG3NError
 from braing3n.files import sha256_of
 from braing3n.preprocess.deepbet import torch_device
-from braing3n.preprocess.images import read_image
+from braing3n.preprocess.images import in_orientation, read_image
 from braing3n.preprocess.mask import MODALITIES, write_brain_mask
 
 CHECKPOINT = "fold_all/checkpoint_final.pth"
@@ -47,14 +47,13 @@ class HDBet:
 
     def __call__(self, image: Path, out_mask: Path) -> dict[str, float]:
         source = read_image(image)
-        oriented = sitk.DICOMOrient(source, ORIENTATION)
-        voxels = sitk.GetArrayFromImage(oriented)[None]  # (1, z, y, x)
-        spacing = {"spacing": [float(length) for length in oriented.GetSpacing()[::-1]]}
-        brain = self._predictor.predict_single_npy_array(voxels, spacing, None, None, False)
-        mask = sitk.GetImageFromArray((np.asarray(brain) > 0).astype(np.uint8))
-        mask.CopyInformation(oriented)
-        axes = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(source.GetDirection())
-        return write_brain_mask(sitk.GetArrayFromImage(sitk.DICOMOrient(mask, axes)), source, out_mask, origin=image)
+        mask = in_orientation(source, ORIENTATION, self._segment)
+        return write_brain_mask(mask, source, out_mask, origin=image)
+
+    def _segment(self, scan: sitk.Image) -> np.ndarray:
+        voxels = sitk.GetArrayFromImage(scan)[None]  # (1, z, y, x)
+        spacing = {"spacing": [float(length) for length in scan.GetSpacing()[::-1]]}
+        return np.asarray(self._predictor.predict_single_npy_array(voxels, spacing, None, None, False))
 
 
 def check_weights(settings: MaskSettings) -> Path:

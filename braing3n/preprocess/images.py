@@ -7,6 +7,7 @@ NIfTI affine in RAS+. The change between the two is made here and nowhere else.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +95,14 @@ def box_of(mask: sitk.Image, margin_mm: float) -> tuple[slice, slice, slice]:
         margin = int(np.ceil(margin_mm / spacing))
         bounds.append(slice(max(0, int(hits[0]) - margin), min(size, int(hits[-1]) + 1 + margin)))
     return tuple(bounds)
+
+
+def in_orientation(source: sitk.Image, axes: str, segment: Callable[[sitk.Image], np.ndarray]) -> np.ndarray:
+    """Run `segment` on the voxels of `source` reordered to `axes`, such as "RAS", and bring its mask back to their order.
+
+    `segment` returns an array (z, y, x) of the image it is given. Nothing is interpolated.
+    """
+    oriented = sitk.DICOMOrient(source, axes)
+    mask = image_like((segment(oriented) > 0).astype(np.uint8), oriented)
+    own = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(source.GetDirection())
+    return sitk.GetArrayFromImage(sitk.DICOMOrient(mask, own))

@@ -17,6 +17,7 @@ from braing3n.preprocess.images import affine_of, image_like, read_image, volume
 
 MODALITIES: dict[str, tuple[str, ...]] = {
     "hd-bet": geometry.MODALITIES,
+    "hd-bet-v1": geometry.MODALITIES,
     "deepbet": ("T1",),  # trained on T1-weighted scans only
     "provided": geometry.MODALITIES,
 }
@@ -55,6 +56,10 @@ def load_masker(settings: MaskSettings, threads: int) -> Masker:
         from braing3n.preprocess.hdbet import HDBet
 
         return HDBet(settings, threads)
+    if settings.backend == "hd-bet-v1":
+        from braing3n.preprocess.hdbet_v1 import HDBetV1
+
+        return HDBetV1(settings, threads)
     return Provided()
 
 

