@@ -26,4 +26,8 @@ def register(app: typer.Typer) -> None:
             # --standalone picks a free port, so that several trainings can share a node.
             python += ["torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}", "-m"]
         arguments = [*python, "braing3n", *context.args]
+        if gpus == 0:
+            # On a CPU, glibc gives each large map back to the system and faults it in again: a third of a step.
+            for variable in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+                os.environ.setdefault(variable, str(2**33))
         os.execv(arguments[0], arguments)  # signals from the scheduler reach the training itself

@@ -98,7 +98,7 @@ def box_of(mask: sitk.Image, margin_mm: float) -> tuple[slice, slice, slice]:
 
 
 def in_orientation(source: sitk.Image, axes: str, segment: Callable[[sitk.Image], np.ndarray]) -> np.ndarray:
-    """Run `segment` on the voxels of `source` reordered to `axes`, such as "RAS", and bring its mask back to their order.
+    """Run `segment` on the voxels of `source` reordered to `axes`, such as "RAS"; its mask is brought back to theirs.
 
     `segment` returns an array (z, y, x) of the image it is given. Nothing is interpolated.
     """

@@ -139,6 +139,8 @@ class Run:
     def _status_tables(self, step: str | None) -> Iterable[pd.DataFrame]:
         for name in [step] if step else STEPS:
             for path in sorted((self.results / "status" / name).glob("*/*.parquet")):
+                if path.name.endswith(".failed.parquet"):  # a shard that stopped; its table is not the status
+                    continue
                 yield pd.read_parquet(path).assign(step=name, shard=path.stem)
 
 

@@ -18,7 +18,7 @@ from braing3n.models.mae import MaskedAutoencoder, load_mae
 from braing3n.models.tokenizer import Tokenizer, tokenizer_card_architecture
 from braing3n.models.weights import WEIGHTS
 from braing3n.training import seeds
-from braing3n.training.distributed import mean_over_processes, share
+from braing3n.training.distributed import mean_over_processes, pick_device, share
 from braing3n.training.loop import fit
 from braing3n.training.mae import split_batches
 from braing3n.training.task import TrainingTask
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 STATISTICS_VOLUMES = 4096  # training volumes behind latent_mean and latent_std: five million tokens
 MEAN_VOLUMES = 512  # training volumes behind the mean volume that the check compares with
+PRINCIPAL_VOLUMES = 64  # training volumes behind the projection's first weights: 77,000 tokens for 1152^2 covariances
 
 
 class TokenizerTask(TrainingTask):
@@ -87,6 +88,29 @@ class TokenizerTask(TrainingTask):
             sums["psnr"] += float(psnr(reconstruction, volumes).sum())
             count += len(indices)
         return mean_over_processes(sums, count, device)
+
+    def initialise(self, device: torch.device) -> None:
+        """Start the projection at the whitened principal axes of the training tokens, the linear map that keeps most.
+
+        The paper does not say how P starts. A random P spreads a few large directions of the features over all latent
+        channels; on phantom volumes the whitened axes reached its validation error in two thirds of the steps.
+        """
+        chosen = self.sample(PRINCIPAL_VOLUMES)
+        hidden = self.encoder.arch.hidden
+        total = torch.zeros(hidden, dtype=torch.float64, device=device)
+        square = torch.zeros(hidden, hidden, dtype=torch.float64, device=device)
+        for positions in split_batches(len(chosen), self.batch_size):
+            tokens = self.tokens(self.train.batch(chosen[positions], device)).flatten(0, 1).double()  # (B N, D)
+            total += tokens.sum(dim=0)
+            square += tokens.T @ tokens
+        count = len(chosen) * int(np.prod(self.encoder.grid))
+        mean = total / count
+        values, axes = torch.linalg.eigh(square / count - torch.outer(mean, mean))  # ascending
+        kept = min(self.model.arch.latent, hidden)
+        scale = values[-kept:].clamp(min=1e-6 * values[-1]).sqrt()
+        with torch.no_grad():
+            weight = self.model.projection.weight  # (L, D)
+            weight[:kept] = (axes[:, -kept:] / scale).T.flip(0).to(weight)
 
     def calibrate(self, model: nn.Module, device: torch.device) -> None:
         """Mean and standard deviation of each latent channel over tokens and training volumes, into the buffers."""
@@ -189,6 +213,7 @@ def train_tokenizer(
         batch_size=settings.train.micro_batch_size or settings.train.batch_size,
         seed=settings.train.seed,
     )
+    task.initialise(pick_device(settings.train.device))
     encoder_hash = sha256_of(Path(mae) / WEIGHTS)
     return fit(
         task,

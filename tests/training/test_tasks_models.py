@@ -14,11 +14,11 @@ from braing3n.errors import BrainG3NError
 from braing3n.evaluation.latent_encoding import encode_shard
 from braing3n.files import sha256_of
 from braing3n.models.mae import load_mae
-from braing3n.models.tokenizer import load_tokenizer
+from braing3n.models.tokenizer import Tokenizer, load_tokenizer
 from braing3n.models.weights import WEIGHTS, load_card
 from braing3n.training.dit_task import train_dit
 from braing3n.training.longitudinal_task import train_longitudinal
-from braing3n.training.tokenizer_task import psnr, train_tokenizer
+from braing3n.training.tokenizer_task import TokenizerTask, psnr, train_tokenizer
 from braing3n.volumes.feed import VolumeFeed
 
 
@@ -174,3 +174,17 @@ def test_no_training_volume_is_an_error(results, tiny, tmp_path):
         train_dit(held_out, folder, folder / "models" / "tokenizer", tiny.dit_settings(), tmp_path)
     with pytest.raises(BrainG3NError, match="no volume has split == train"):
         train_tokenizer(held_out, folder, folder / "models" / "mae", tiny.tokenizer_settings(), tmp_path)
+
+
+def test_projection_starts_at_the_whitened_principal_axes(results, tiny):
+    """Latents of the training tokens are decorrelated with unit variance, strongest axis first."""
+    folder, metadata = results
+    train = VolumeFeed(metadata[metadata["split"] == "train"].reset_index(drop=True), folder)
+    encoder = load_mae(folder / "models" / "mae")
+    model = Tokenizer(tiny.tokenizer_settings().model, encoder.arch.hidden, encoder.grid)
+    task = TokenizerTask(model, encoder, train, train, latent_noise=0.0, batch_size=2, seed=0)
+    task.initialise(torch.device("cpu"))
+    with torch.no_grad():
+        latents = model.project(task.tokens(train.batch(np.arange(len(train)))))
+    covariance = torch.cov(latents.flatten(0, 1).double().T, correction=0)  # (L, L)
+    assert torch.allclose(covariance, torch.eye(len(covariance), dtype=torch.float64), atol=1e-3)
