@@ -74,6 +74,8 @@ def load_anatomy(atlas_folder: str | Path) -> Anatomy:
         anatomy = derive_anatomy(atlas.head, atlas.brain, atlas.mask)
         with atomic_path(path) as temporary:
             np.savez(temporary, **{field.name: getattr(anatomy, field.name) for field in fields(Anatomy)})
+        for outdated in set(atlas.folder.glob("phantom-anatomy-*.npz")) - {path}:
+            outdated.unlink(missing_ok=True)
     with np.load(path, allow_pickle=False) as content:
         return Anatomy(**{field.name: content[field.name] for field in fields(Anatomy)})
 

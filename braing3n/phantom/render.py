@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
-import os
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from joblib import cpu_count
 from tqdm import tqdm
 
+from braing3n.errors import BrainG3NError
 from braing3n.files import write_nifti
 from braing3n.phantom.anatomy import Anatomy, load_anatomy
 from braing3n.phantom.dicom import write_series
@@ -21,6 +25,8 @@ from braing3n.phantom.simulate import Simulation, simulate, ventricle_ml
 from braing3n.phantom.truth import truth_row
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+LOG_EVERY_S = 10.0
 
 _anatomy: Anatomy | None = None  # of this worker process
 
@@ -42,21 +48,41 @@ def render_plans(
 def in_parallel(
     atlas_folder: str | Path, function: Callable[..., T], jobs: list[tuple], workers: int | None, title: str
 ) -> list[T]:
-    """`function(anatomy, *job)` for every job, in worker processes if there are several; results in any order."""
+    """`function(anatomy, *job)` for every job, in worker processes if there are several; results in any order.
+
+    Raises:
+        BrainG3NError: a worker process was killed.
+    """
     anatomy = load_anatomy(atlas_folder)  # derived once, here, not by every worker
-    workers = min(workers or len(os.sched_getaffinity(0)), max(len(jobs), 1))
+    workers = min(workers or cpu_count(), max(len(jobs), 1))
     if workers == 1:
-        return [function(anatomy, *job) for job in tqdm(jobs, desc=title, disable=None)]
+        return list(_reported((function(anatomy, *job) for job in jobs), len(jobs), title))
     with ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(str(atlas_folder),)
     ) as pool:
         futures = [pool.submit(_call, function, job) for job in jobs]
-        progress = tqdm(as_completed(futures), total=len(futures), desc=title, disable=None)
         try:
-            return [future.result() for future in progress]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # one failure is enough to stop for
-            raise
+            return list(_reported((future.result() for future in as_completed(futures)), len(jobs), title))
+        except BrokenProcessPool as error:
+            raise BrainG3NError(
+                "a worker process was killed",
+                file=title,
+                remedy="give fewer --workers: each takes up to 2 GiB of memory",
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)  # after a failure, do not finish the rest first
+
+
+def _reported(results: Iterable[T], total: int, title: str) -> Iterator[T]:
+    """Pass results on; a bar at a terminal, elsewhere a log line every ten seconds."""
+    began = logged = time.monotonic()
+    bar = tqdm(results, total=total, desc=title, disable=None)
+    for done, result in enumerate(bar, start=1):
+        yield result
+        now = time.monotonic()
+        if bar.disable and (now - logged > LOG_EVERY_S or done == total):
+            logged, rate = now, done / (now - began)
+            log.info("%s: %d/%d, %.2g a second, %.0f s left", title, done, total, rate, (total - done) / rate)
 
 
 def _start_worker(atlas_folder: str) -> None:
