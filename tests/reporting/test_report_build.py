@@ -106,6 +106,11 @@ def test_counts_shown_are_those_of_the_ledger(page):
     assert "10 of 12 files found became stored volumes; 1 were excluded, 1 failed" in page.text["summary"]
 
 
+def test_corpus_stands_beside_the_papers_table_3(page):
+    assert ["ADNI", "4", "10,910", "4", "2,592", "T1", "T1"] in page.rows
+    assert ["IXI", "6", "1,159", "3", "582", "T1 T2", "T1 T2"] in page.rows
+
+
 def test_probe_scores_shown_are_those_of_the_table_and_missing_ones_are_dashes(page):
     assert ["sex", "7", "10", "40 %", "0.8750.81 to 0.94", "0.6250.56 to 0.69"] in page.rows
     assert ["age", "7", "10", "–", "1.000.50 to 2.00", "1.000.50 to 2.00"] in page.rows

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from braing3n.cohorts.summary import corpus_summary
 from braing3n.geometry import MODALITIES
 from braing3n.reporting.drawing import Drawing, Drawn
 from braing3n.reporting.page import Block, Text, count, fixed, percent, plural, table
@@ -164,4 +165,16 @@ def split_table(run: Run) -> list[Block]:
     return [table(frame, f"Splits by person. {verdict}", SOURCE, None, formats)]
 
 
-PARTS = (cohort_table, coverage_table, split_table)
+def paper_table(run: Run) -> list[Block]:
+    """The corpus beside Table 3 of the paper, cohort by cohort."""
+    frame = corpus_summary(run.volumes).drop(columns=["diagnoses", "paper_diagnoses", "equal"])
+    columns = {
+        "paper_volumes": "volumes, paper",
+        "paper_subjects": "subjects, paper",
+        "paper_modalities": "modalities, paper",
+    }
+    formats = {name: count for name in ("volumes", "volumes, paper", "subjects", "subjects, paper")}
+    return [table(frame.rename(columns=columns), "Corpus beside the paper's Table 3", SOURCE, None, formats)]
+
+
+PARTS = (cohort_table, coverage_table, split_table, paper_table)
