@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 BIN    := $(VENV)/bin
-.PHONY: help demo test test-slurm lint format
+.PHONY: help demo test test-slow test-slurm lint format
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   install, run phantom cohorts through the whole workflow, print where the report is"
 	@echo "make test   install, run the tests"
+	@echo "make test-slow   the tests that take minutes, the whole workflow among them"
 	@echo "make test-slurm   the SLURM profile on a real one-node SLURM (root, apt)"
 	@echo "make lint   ruff, snakefmt --check, snakemake --lint"
 
@@ -28,7 +29,11 @@ demo: $(VENV)/.installed
 	@echo "The report is at $(CURDIR)/demo/results/report/report.html"
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m 'not slurm' -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m 'not slurm and not slow' -n 2 --dist loadfile
+
+# The whole workflow with damaged files and a SIGKILL, twenty random kills, and what else takes minutes.
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow
 
 # Installs Debian's SLURM where it is missing (root), starts a one-node cluster with fake H100s, and stops it again.
 test-slurm: $(VENV)/.installed

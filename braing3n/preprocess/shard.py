@@ -78,7 +78,8 @@ def run_shard(
         shard_lock(results / "work" / "lock" / cohort / f"{name}.lock"),
         StopRequest(STOP_BEFORE_S) as stop,
     ):
-        remove_leftovers(_places(step, volumes, context, outputs))
+        description = results / "derivatives" / cohort / "dataset_description.json"
+        remove_leftovers(_places(step, volumes, context, [*outputs, description]))
         for path in outputs:
             path.unlink(missing_ok=True)  # they exist only when this run has ended well
         naming.write_dataset_description(results, cohort)
