@@ -23,6 +23,7 @@ class Cell:
         classes: names, empty for a regression.
         persons: (n,).
         fold: (n,) test folds; empty when the cell is left out.
+        shared: the folds are the persons' own over all slices of the task.
         too_few: why the cell is left out, or None.
         smallest: persons of the smallest class, or of all in a regression.
     """
@@ -38,6 +39,7 @@ class Cell:
     split_hash: str
     too_few: str | None
     smallest: int
+    shared: bool = False
 
     @property
     def n_persons(self) -> int:
@@ -109,11 +111,12 @@ def with_folds(cell: Cell, shared: dict | None, volume_ids: np.ndarray, settings
     if shared is not None:
         fold = np.array([shared[person] for person in cell.persons])
         fold = fold if trainable(cell, fold, settings.folds) else None
+    is_shared = fold is not None
     if fold is None:
         fold = own_folds(cell.task, cell.values, cell.persons, settings)
         if fold is None or not trainable(cell, fold, settings.folds):
             return replace(cell, too_few=f"{settings.folds} folds leave a training set without a class")
-    return replace(cell, fold=fold, split_hash=split_hash(volume_ids[cell.rows], fold))
+    return replace(cell, fold=fold, split_hash=split_hash(volume_ids[cell.rows], fold), shared=is_shared)
 
 
 def person_folds(
