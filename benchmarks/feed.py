@@ -22,7 +22,6 @@ import venv
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import torch
@@ -30,11 +29,10 @@ import torch
 from benchmarks.common import case, finish
 from braing3n.files import write_nifti
 from braing3n.geometry import VOLUME_SHAPE, cropped_affine
-from braing3n.phantom.anatomy import load_anatomy
-from braing3n.phantom.simulate import simulate
-from braing3n.phantom.truth import Grid, ScanTruth, SubjectTruth
+from braing3n.phantom.final_grid import write_final_grid_set
 from braing3n.volumes.feed import VolumeFeed
-from braing3n.volumes.store import write_store
+from braing3n.volumes.metadata import load_metadata
+from braing3n.volumes.store import read_volume
 
 BUILD = Path("build/benchmark-feed")
 BATCH = 4
@@ -42,27 +40,14 @@ PEERS = ("monai LoadImaged .nii.gz", "torchio .nii.gz", "monai PersistentDataset
 
 
 def make_volumes(folder: Path, atlas: Path, n: int) -> pd.DataFrame:
-    """`n` phantoms as NIfTI and as a store, made once -> metadata."""
-    table = folder / "volumes.parquet"
-    if not table.exists() or len(pd.read_parquet(table)) != n:
-        anatomy, paths = load_anatomy(atlas), [folder / f"nifti/{k:03d}.nii.gz" for k in range(n)]
-        for k, path in enumerate(paths):
-            scan = ScanTruth(seed=k, noise=0.03, bias=0.05, stripped=True)
-            made = simulate(
-                anatomy,
-                SubjectTruth(deformation_mm=1.5, deformation_seed=k),
-                scan,
-                Grid(VOLUME_SHAPE, cropped_affine()),
-            )
-            write_nifti(path, np.where(made.brain, made.volume.clip(0), 0).astype(np.float32), cropped_affine())
-        stored = write_store(
-            folder / "store.npy", [p.name for p in paths], (nib.load(p).get_fdata(dtype=np.float32) for p in paths)
-        )
-        stored = stored.rename(columns={"row": "store_row"}).assign(
-            store_file="store.npy", nifti=[str(p) for p in paths]
-        )
-        stored.to_parquet(table)
-    return pd.read_parquet(table)
+    """`n` phantoms as a store and as NIfTI, made once -> metadata with a column `nifti`."""
+    path = folder / "metadata" / "volumes.parquet"
+    if not path.exists() or len(load_metadata(path)) != n:
+        metadata = write_final_grid_set(atlas, folder, n, seed=1, shard_size=n)
+        for number, row in metadata.iterrows():
+            write_nifti(folder / f"nifti/{number:03d}.nii.gz", read_volume(folder, row), cropped_affine())
+    metadata = load_metadata(path)
+    return metadata.assign(nifti=[str(folder / f"nifti/{number:03d}.nii.gz") for number in range(n)])
 
 
 def rate(epoch: Callable[[], Iterable[torch.Tensor]], n: int, repeats: int) -> float:
@@ -171,7 +156,7 @@ def main() -> None:
     output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     theirs = json.loads(output.splitlines()[-1])
     goals = {PEERS[0]: 20.0, PEERS[1]: 20.0, PEERS[2]: 3.0, PEERS[3]: 1.0}
-    store = BUILD / "store.npy"
+    store = BUILD / metadata["store_file"][0]
     size = np.prod(VOLUME_SHAPE) * 2 / 1e9
     limits = {
         f"{name} GB/s": gigabytes_per_second(store, cold) for name, cold in (("disk", True), ("page cache", False))
