@@ -20,7 +20,7 @@ from braing3n.files import atomic_path, short_hash
 from braing3n.models.mae import MaskedAutoencoder, load_mae
 from braing3n.models.tokenizer import Tokenizer, load_tokenizer
 from braing3n.models.transformer import unpatchify
-from braing3n.probing.bootstrap import bootstrap, percentile_interval
+from braing3n.probing.bootstrap import Interval, bootstrap, percentile_interval
 from braing3n.results import results_table
 from braing3n.training.distributed import pick_device
 from braing3n.volumes.feed import VolumeFeed
@@ -31,6 +31,7 @@ EVALUATED = 256  # held-out volumes at most: intervals are narrow by then
 AVERAGED = 64  # training volumes in a modality's mean volume
 SHOWN = 3  # volumes of each modality whose slices are kept
 RESAMPLES, SEED = 1000, 2025
+FEWEST_PERSONS = 5  # resamples of fewer take too few values for an interval
 VIEWS = ("sagittal", "coronal", "axial")
 WHOLE, MASKED = "brain", "masked patches"
 
@@ -149,7 +150,7 @@ def compare(result: Reconstruction) -> list[dict[str, Any]]:
 
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:
-    """Means over volumes with intervals over persons, pooled and for each modality."""
+    """Means over volumes with intervals over persons (none for a handful), pooled and for each modality."""
     rows = []
     for (method, task), part in scores.groupby(["encoder", "task"], sort=False):
         slices = [("pooled", part), *part.groupby("modality", sort=True)]
@@ -162,8 +163,10 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
     return results_table(rows)
 
 
-def intervals(scores: pd.DataFrame) -> dict[str, Any]:
+def intervals(scores: pd.DataFrame) -> dict[str, Interval]:
     values = scores[["l1", "psnr", "ssim"]]
+    if scores["person"].nunique() < FEWEST_PERSONS:
+        return {name: Interval(float(values[name].mean()), np.nan, np.nan) for name in values}
 
     def means(weights: np.ndarray) -> dict[str, np.ndarray]:
         totals = weights.astype(np.float64) @ values.to_numpy() / weights.sum(1, keepdims=True)
