@@ -194,3 +194,13 @@ def test_no_samples_is_an_error(toy, tmp_path):
     task.n_train = 0
     with pytest.raises(BrainG3NError, match="no training samples"):
         toy.fit(task, TrainSettings(**toy.SETTINGS), tmp_path, name="toy", data_hash="", architecture={})
+
+
+def test_events_are_the_history(toy, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    with pytest.raises(ResumeLater):
+        toy.train(tmp_path, signal_at=14)
+    toy.train(tmp_path)
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("loss/train")] == pytest.approx(losses(tmp_path), rel=1e-6)
