@@ -178,6 +178,8 @@ class ProbeSettings(Settings):
     """The panel of probes."""
     encoders: tuple[str, ...] = ("mae", "mae-brain", "tokenizer", "untrained", "pca", "demographics", "site")
     """Sources of features, compared on the same scans and folds (docs/encoders.md)."""
+    weights: dict[str, Path] = Field(default_factory=dict)
+    """Published encoder -> its weights file; an encoder without one is reported as unavailable."""
     protocols: tuple[Literal["recommended", "recommended-all-scans", "published"], ...] = (
         "recommended",
         "recommended-all-scans",

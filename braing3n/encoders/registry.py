@@ -52,6 +52,8 @@ ENCODERS: dict[str, Make] = {
     **{f"medicalnet-{depth}": _published("MedicalNet", depth=depth) for depth in (10, 18, 34, 50, 101, 152, 200)},
 }
 
+NEEDS_WEIGHTS = frozenset(ENCODERS) - {"mae", "untrained", "pca"}
+
 
 def encoder_of(source: str) -> str | None:
     """The encoder whose table `features/<encoder>` a source of probe features reads: `mae` of `mae-brain`; None for

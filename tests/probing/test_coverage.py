@@ -1,7 +1,7 @@
 """Repeated simulations against known truth: coverage, level, recovery.
 
-Intervals hold the fitted models fixed (docs/probing.md), so that they cover less often than their 95 %: the bounds below
-are what that costs here, 90 % with an effect and 85 % without, less the error of 200 repeats.
+Intervals hold the fitted models fixed (docs/probing.md), so that they cover less often than their 95 %: the bounds
+below are what that costs here, 90 % with an effect and 85 % without, less the error of 200 repeats.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from braing3n.config import Config, validate_settings
-from braing3n.encoders.registry import encoder_of
+from braing3n.encoders.registry import NEEDS_WEIGHTS, encoder_of
 from braing3n.errors import BrainG3NError
 
 STEPS = ("convert", "n4", "mask", "register", "crop")
@@ -137,6 +137,14 @@ def mask_gpus(wildcards):
 
 # Encoders whose features need a pass over the volumes; the others are computed by the probe from the tables.
 ENCODED = {encoder_of(name) for name in CONFIG.probe.encoders} - {None, "mae"}
+# The probe's table names those that are left out for want of weights.
+ENCODED -= NEEDS_WEIGHTS - set(CONFIG.probe.weights)
+
+
+def encoder_weights(wildcards):
+    """Option of `braing3n encode` for encoders that have weights of their own."""
+    path = CONFIG.probe.weights.get(wildcards.encoder)
+    return f"--weights {path}" if path else ""
 
 
 def probe_features(wildcards):

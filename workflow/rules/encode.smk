@@ -51,7 +51,8 @@ rule encode_features:
         runtime=30,
     params:
         results=RESULTS,
+        weights=encoder_weights,
     shell:
         "braing3n encode --encoder {wildcards.encoder} --metadata {input.metadata} --results {params.results} "
         "--cohort {wildcards.cohort} --shard {wildcards.shard} --mae $(dirname {input.mae}) "
-        "--features {output.features} > {log} 2>&1"
+        "--features {output.features} {params.weights} > {log} 2>&1"
