@@ -32,7 +32,7 @@ def command(*arguments: str) -> str:
 
 
 def snakemake(project: Path, *arguments: str) -> list[str]:
-    return ["snakemake", *arguments, "--cores", "2", "--keep-going", "--configfile", str(project / "config.yaml")]
+    return ["snakemake", *arguments, "--profile", "profiles/demo", "--configfile", str(project / "config.yaml")]
 
 
 def truncate(path: Path) -> None:
