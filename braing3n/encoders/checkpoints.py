@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,21 +10,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from braing3n.encoders.publications import Publication
 from braing3n.errors import BrainG3NError
 from braing3n.models.weights import compare_keys, load_state
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
-class Publication:
-    """Where an encoder's weights are published and on what terms."""
+class Loaded:
+    """Strict report of a loading: nothing was missing, unexpected or of another shape, or it would not have loaded."""
 
-    name: str
-    citation: str
-    licence: str
-    url: str
-    file: str
+    used: int
+    heads: tuple[str, ...]
+    """Keys of the published network's heads, which features do not need."""
+
+    def __str__(self) -> str:
+        left = f"; left out, of heads: {', '.join(self.heads)}" if self.heads else ""
+        return f"{self.used} weights loaded, none missing or unexpected{left}"
 
 
 def open_checkpoint(path: Path | None, publication: Publication) -> dict[str, Tensor]:
@@ -36,8 +36,7 @@ def open_checkpoint(path: Path | None, publication: Publication) -> dict[str, Te
     Raises:
         BrainG3NError: the file is missing (with where to get it), is not a checkpoint, or needs code to be run.
     """
-    where = f"{publication.file} from {publication.url} (licence: {publication.licence})"
-    remedy = f"download {where} and give its path with --weights"
+    remedy = publication.remedy
     if path is None:
         raise BrainG3NError(f"the weights of {publication.name} are not configured", remedy=remedy)
     if not path.exists():
@@ -72,7 +71,7 @@ def under_prefix(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> dict
 
 def load_strictly(
     module: nn.Module, state: Mapping[str, Tensor], path: Path | None, heads: tuple[str, ...] = ()
-) -> None:
+) -> Loaded:
     """Load weights of which every one is used, but for named heads and counters, and report what was left out.
 
     Args:
@@ -89,4 +88,4 @@ def load_strictly(
     if not report.matches:
         raise BrainG3NError("weights do not fit the published network", file=path, found=str(report))
     module.load_state_dict(used, strict=False)
-    logger.info("%s: %d weights loaded, %d of heads left out", path, len(used), len(left))
+    return Loaded(len(used), tuple(left))

@@ -44,6 +44,7 @@ def encode_shard(
         raise BrainG3NError(f"has no volume of {cohort}, shard {shard}", file="metadata", found=f"{len(metadata)} rows")
     on = pick_device(device)
     encoder = load_encoder(name, mae, weights, str(on))
+    logger.info("%s (%s, licence: %s): %s", name, encoder.citation, encoder.licence, encoder.keys)
     started = time.monotonic()
     pooled = encode_rows(encoder, rows, results, on)
     table = {"volume_id": rows["volume_id"].tolist()}

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from braing3n.config import validate_settings
 from braing3n.config.models import MAEArchitecture
-from braing3n.encoders.protocol import z_score_brain
+from braing3n.encoders.protocol import FRESH, TWIN_SEED, z_score_brain
 from braing3n.models.mae import MaskedAutoencoder, load_mae
 from braing3n.models.weights import CARD, load_card
 from braing3n.training.seeds import seeded
@@ -18,7 +18,6 @@ from braing3n.volumes.feed import brain_tokens
 
 LICENCE = "Apache-2.0"
 CITATION = "Van Puyvelde et al. 2026, arXiv 2606.19651"
-TWIN_SEED = 2025
 
 
 class MAEEncoder:
@@ -27,12 +26,13 @@ class MAEEncoder:
     licence, citation = LICENCE, CITATION
     poolings = ("all", "brain")
 
-    def __init__(self, model: MaskedAutoencoder, name: str):
-        self.name, self.model, self.dimension = name, model, model.arch.hidden
+    def __init__(self, model: MaskedAutoencoder, name: str, keys: str):
+        self.name, self.model, self.dimension, self.keys = name, model, model.arch.hidden, keys
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str) -> MAEEncoder:
-        return cls(load_mae(folder, device), "mae")
+        model = load_mae(folder, device)
+        return cls(model, "mae", f"{len(model.state_dict())} weights loaded, none missing or unexpected")
 
     @classmethod
     def untrained(cls, folder: str | Path, device: torch.device | str) -> MAEEncoder:
@@ -44,7 +44,7 @@ class MAEEncoder:
                 tuple(architecture["volume_shape"]),
                 architecture["patch"],
             )
-        return cls(model.to(device).eval().requires_grad_(False), "untrained")
+        return cls(model.to(device).eval().requires_grad_(False), "untrained", FRESH)
 
     def preprocess(self, volumes: Tensor, brain: Tensor) -> Tensor:
         return z_score_brain(volumes, brain)
@@ -59,7 +59,7 @@ class MAEEncoder:
 class BlockIntensities:
     """Mean z-scored intensity of 8 mm blocks: what a PCA of the images themselves starts from."""
 
-    name, licence, citation = "pca", LICENCE, "raw intensities"
+    name, licence, citation, keys = "pca", LICENCE, "raw intensities", "no weights"
     poolings = ("blocks",)
     block = 8
     dimension = 9600  # 20 x 24 x 20 blocks of a 160x192x160 volume

@@ -7,6 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+TWIN_SEED = 2025  # of the fresh weights of every untrained control
+FRESH = "fresh weights, none loaded"
+
 
 class Encoder(Protocol):
     """A frozen encoder with the preprocessing it was trained with.
@@ -18,6 +21,8 @@ class Encoder(Protocol):
     dimension: int
     licence: str
     citation: str
+    keys: str
+    """Report of the loading, which is strict: how many weights were used and which heads were left out."""
     poolings: tuple[str, ...]
     """The first is the published one and goes into the column `feature`, the others into `feature_<pooling>`."""
 

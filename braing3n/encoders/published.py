@@ -1,25 +1,30 @@
 """Adapters of published encoders: BrainIAC (two incompatible releases), MedicalNet, BrainSegFounder, AutoencoderKL.
 
 Each takes intensities on the SRI24 grid to the input its network was trained with. Where that cannot be reproduced on
-registered, skull-stripped volumes, the docstring says what is done instead.
+registered, skull-stripped volumes, the docstring says what is done instead. `untrained` makes the network's control:
+the same architecture and preprocessing, with fresh weights from a fixed seed.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from braing3n.encoders.checkpoints import Publication, load_strictly, open_checkpoint, under_prefix
-from braing3n.encoders.protocol import z_score_brain
+from braing3n.encoders.checkpoints import load_strictly, open_checkpoint, under_prefix
+from braing3n.encoders.protocol import FRESH, TWIN_SEED, z_score_brain
+from braing3n.encoders.publications import PUBLICATIONS
 from braing3n.encoders.resnet import Layout, ResNet3d
 from braing3n.encoders.vit import ViT3d
 from braing3n.errors import BrainG3NError
 from braing3n.files import read_json
+from braing3n.training.seeds import seeded
 
-BRAINIAC = "https://github.com/AIM-KannLab/BrainIAC"
+State = Mapping[str, Tensor]
 
 
 def resized(volumes: Tensor, side: int) -> Tensor:
@@ -28,26 +33,39 @@ def resized(volumes: Tensor, side: int) -> Tensor:
 
 
 class Published:
-    """What the adapters share: a frozen network with the terms it is published under."""
+    """What the adapters share: a frozen network with the terms it is published under.
 
-    publication: Publication
+    Args:
+        name: as in `PUBLICATIONS`.
+        build: makes the network; it is given the published weights, or None when there are none to look at.
+        weights: file of the weights; not opened for the untrained control.
+        prefixes, heads: of the published keys, as `under_prefix` and `load_strictly` take them.
+
+    Raises:
+        BrainG3NError: the weights are missing (with where they are published) or do not fit.
+    """
+
     network: nn.Module
     dimension: int
     poolings: tuple[str, ...]
 
-    @property
-    def name(self) -> str:
-        return self.publication.name
-
-    @property
-    def licence(self) -> str:
-        return self.publication.licence
-
-    @property
-    def citation(self) -> str:
-        return self.publication.citation
-
-    def freeze(self, network: nn.Module, device: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        build: Callable[[State | None], nn.Module],
+        weights: Path | None,
+        device: str,
+        untrained: bool,
+        prefixes: tuple[str, ...] = (),
+        heads: tuple[str, ...] = (),
+    ):
+        publication = PUBLICATIONS[name]
+        self.name = f"{name}-untrained" if untrained else name
+        self.licence, self.citation = publication.licence, publication.citation
+        state = None if untrained else under_prefix(open_checkpoint(weights, publication), prefixes)
+        with seeded(TWIN_SEED):
+            network = build(state)
+        self.keys = FRESH if state is None else str(load_strictly(network, state, weights, heads))
         self.network = network.to(device).eval().requires_grad_(False)
 
 
@@ -58,21 +76,12 @@ class BrainIAC(Published):
     the mean of all tokens stands beside it.
     """
 
-    publication = Publication(
-        "brainiac",
-        "Tak et al. 2026, Nature Neuroscience",
-        "non-commercial academic use",
-        BRAINIAC,
-        "BrainIAC.ckpt",
-    )
     poolings = ("first", "mean")
 
-    def __init__(self, weights: Path | None, device: str = "cpu", **sizes: int):
-        state = under_prefix(open_checkpoint(weights, self.publication), ("backbone.backbone.", "backbone."))
-        network = ViT3d(**sizes)
-        load_strictly(network, state, weights, heads=("projection", "classification_head", "head."))
-        self.freeze(network, device)
-        self.dimension = network.hidden
+    def __init__(self, weights: Path | None, device: str = "cpu", untrained: bool = False, **sizes: int):
+        prefixes, heads = ("backbone.backbone.", "backbone."), ("projection", "classification_head", "head.")
+        super().__init__("brainiac", lambda _: ViT3d(**sizes), weights, device, untrained, prefixes, heads)
+        self.dimension = self.network.hidden
 
     def preprocess(self, volumes: Tensor, brain: Tensor) -> Tensor:
         small = resized(volumes, self.network.side)
@@ -86,17 +95,13 @@ class BrainIAC(Published):
 class BrainIACv1(Published):
     """BrainIAC of the 2024 preprint: ResNet-50 on 128^3, intensities scaled to [0, 1]."""
 
-    publication = Publication(
-        "brainiac-v1", "Tak et al. 2024, preprint", "non-commercial academic use", BRAINIAC, "BrainIAC.ckpt of 2025"
-    )
     poolings = ("mean",)
 
-    def __init__(self, weights: Path | None, device: str = "cpu"):
-        state = under_prefix(open_checkpoint(weights, self.publication), ("backbone.",))
-        network = ResNet3d(Layout(50, dilated=False, projection_bias=True))
-        load_strictly(network, state, weights, heads=("fc.", "projection"))
-        self.freeze(network, device)
-        self.dimension = network.channels
+    def __init__(self, weights: Path | None, device: str = "cpu", untrained: bool = False):
+        layout = Layout(50, dilated=False, projection_bias=True)
+        prefixes, heads = ("backbone.",), ("fc.", "projection")
+        super().__init__("brainiac-v1", lambda _: ResNet3d(layout), weights, device, untrained, prefixes, heads)
+        self.dimension = self.network.channels
 
     def preprocess(self, volumes: Tensor, brain: Tensor) -> Tensor:
         small = resized(volumes, 128)
@@ -116,20 +121,11 @@ class MedicalNet(Published):
 
     poolings = ("mean",)
 
-    def __init__(self, weights: Path | None, device: str = "cpu", depth: int = 50):
-        file = f"resnet_{depth}_23dataset.pth" if depth in (10, 18, 34, 50) else f"resnet_{depth}.pth"
-        self.publication = Publication(
-            f"medicalnet-{depth}",
-            "Chen et al. 2019, arXiv 1904.00625",
-            "MIT",
-            "https://github.com/Tencent/MedicalNet",
-            file,
-        )
-        state = under_prefix(open_checkpoint(weights, self.publication), ("module.",))
-        network = ResNet3d(Layout(depth, dilated=True, projection=depth not in (18, 34)))
-        load_strictly(network, state, weights, heads=("conv_seg.",))
-        self.freeze(network, device)
-        self.dimension = network.channels
+    def __init__(self, weights: Path | None, device: str = "cpu", untrained: bool = False, depth: int = 50):
+        layout = Layout(depth, dilated=True, projection=depth not in (18, 34))
+        name, prefixes, heads = f"medicalnet-{depth}", ("module.",), ("conv_seg.",)
+        super().__init__(name, lambda _: ResNet3d(layout), weights, device, untrained, prefixes, heads)
+        self.dimension = self.network.channels
 
     def preprocess(self, volumes: Tensor, brain: Tensor) -> Tensor:
         return z_score_brain(volumes, brain)
@@ -143,27 +139,27 @@ class BrainSegFounder(Published):
 
     It was trained on scanner intensities mapped from [-1000, 1000] to [0, 1]; the brain's 99.5 percentile is set to
     1000 here, so that background is 0.5 as it was there. The pre-training on UK Biobank has two channels, T1 and T2:
-    a single contrast is repeated into both (`repeat`) or put into the first with 0.5 in the other (`first`).
+    a single contrast is repeated into both (`repeat`) or put into the first with 0.5 in the other (`first`). Releases
+    with other numbers of channels or blocks are recognised by their weights.
     """
 
-    publication = Publication(
-        "brainsegfounder",
-        "Cox et al. 2024, Medical Image Analysis",
-        "code GPL-3.0; weights under UK Biobank's material transfer terms",
-        "https://github.com/lab-smile/BrainSegFounder",
-        "model_bestValRMSE.pt of the UKB stage",
-    )
     poolings = ("mean",)
 
-    def __init__(self, weights: Path | None, device: str = "cpu", channels: str = "repeat", **sizes):
-        state = under_prefix(open_checkpoint(weights, self.publication), ("module.swinViT.", "swinViT."))
-        if "patch_embed.proj.weight" not in state:
-            raise BrainG3NError("holds no Swin transformer", file=weights, found=", ".join(sorted(state)[:3]))
-        self.channels, self.inputs = channels, state["patch_embed.proj.weight"].shape[1]
-        network = swin(self.inputs, **sizes)
-        load_strictly(network, state, weights)
-        self.freeze(network, device)
-        self.dimension = network.embed_dim * 16
+    def __init__(
+        self, weights: Path | None, device: str = "cpu", untrained: bool = False, channels: str = "repeat", **sizes
+    ):
+        if channels not in ("repeat", "first"):
+            raise BrainG3NError(f"channels '{channels}'", expected="repeat or first")
+        name = "brainsegfounder" if channels == "repeat" else "brainsegfounder-first"
+
+        def build(state: State | None) -> nn.Module:
+            if state is not None and "patch_embed.proj.weight" not in state:
+                raise BrainG3NError("holds no Swin transformer", file=weights, found=", ".join(sorted(state)[:3]))
+            return swin(2, **sizes) if state is None else swin(inputs_of(state), **{"depths": depths_of(state)} | sizes)
+
+        super().__init__(name, build, weights, device, untrained, ("module.swinViT.", "swinViT."))
+        self.channels, self.inputs = channels, self.network.patch_embed.in_chans
+        self.dimension = self.network.embed_dim * 16
 
     def preprocess(self, volumes: Tensor, brain: Tensor) -> Tensor:
         top = [v[b].quantile(0.995) if b.any() else v.new_ones(()) for v, b in zip(volumes, brain, strict=True)]
@@ -174,6 +170,17 @@ class BrainSegFounder(Published):
 
     def features(self, batch: Tensor) -> dict[str, Tensor]:
         return {"mean": self.network(batch)[4].mean(dim=(2, 3, 4))}
+
+
+def inputs_of(state: State) -> int:
+    """Channels that a Swin transformer's weights expect."""
+    return state["patch_embed.proj.weight"].shape[1]
+
+
+def depths_of(state: State) -> tuple[int, ...]:
+    """Blocks in each of a Swin transformer's four stages, from the names of its weights."""
+    found = {tuple(map(int, m.groups())) for k in state if (m := re.match(r"layers(\d)\.0\.blocks\.(\d+)\.", k))}
+    return tuple(sum(layer == stage for layer, _ in found) for stage in range(1, 5))
 
 
 def swin(channels: int, *, embed: int = 48, window: int = 7, depths=(2, 2, 2, 2), heads=(3, 6, 12, 24)) -> nn.Module:
@@ -197,24 +204,29 @@ def swin(channels: int, *, embed: int = 48, window: int = 7, depths=(2, 2, 2, 2)
 class AutoencoderKL(Published):
     """The paper's generative baseline: mean over positions of the latents of MONAI's AutoencoderKL.
 
-    The architecture stands in `card.json` beside the weights, as keyword arguments of MONAI's class.
+    The architecture stands in `card.json` beside the weights, as keyword arguments of MONAI's class; the untrained
+    control reads it from there too.
     """
 
-    publication = Publication(
-        "autoencoder-kl", "Rombach et al. 2022", "of its training", "your own training", "model.safetensors"
-    )
     poolings = ("mean",)
 
-    def __init__(self, weights: Path | None, device: str = "cpu"):
-        state = open_checkpoint(weights, self.publication)
-        try:
-            from monai.networks.nets import AutoencoderKL as Network
-        except ImportError as error:
-            raise BrainG3NError("AutoencoderKL needs MONAI", remedy="pip install 'braing3n[peers]'") from error
-        network = Network(**read_json(weights.with_name("card.json"))["architecture"])
-        load_strictly(network, state, weights)
-        self.freeze(network, device)
-        self.dimension = network.latent_channels
+    def __init__(self, weights: Path | None, device: str = "cpu", untrained: bool = False):
+        publication = PUBLICATIONS["autoencoder-kl"]
+
+        def build(state: State | None) -> nn.Module:
+            card = weights.with_name("card.json") if weights else None
+            if card is None or not card.exists():
+                raise BrainG3NError(
+                    "the architecture of autoencoder-kl is missing", file=card, remedy=publication.remedy
+                )
+            try:
+                from monai.networks.nets import AutoencoderKL as Network
+            except ImportError as error:
+                raise BrainG3NError("AutoencoderKL needs MONAI", remedy="pip install 'braing3n[peers]'") from error
+            return Network(**read_json(card)["architecture"])
+
+        super().__init__("autoencoder-kl", build, weights, device, untrained)
+        self.dimension = self.network.latent_channels
 
     def preprocess(self, volumes: Tensor, brain: Tensor) -> Tensor:
         return z_score_brain(volumes, brain)

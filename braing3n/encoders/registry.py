@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from braing3n.encoders.publications import MEDICALNET_DEPTHS, PUBLICATIONS
 from braing3n.errors import BrainG3NError
 
 if TYPE_CHECKING:
@@ -32,7 +33,13 @@ def _pca(mae: Path, weights: Path | None, device: str) -> Encoder:
     return BlockIntensities()
 
 
-def _published(name: str, **arguments: int) -> Make:
+def _regions(mae: Path, weights: Path | None, device: str) -> Encoder:
+    from braing3n.encoders.regions import RegionalVolumes
+
+    return RegionalVolumes()
+
+
+def _published(name: str, **arguments: int | str | bool) -> Make:
     def make(mae: Path, weights: Path | None, device: str) -> Encoder:
         from braing3n.encoders import published
 
@@ -41,18 +48,37 @@ def _published(name: str, **arguments: int) -> Make:
     return make
 
 
+PUBLISHED: dict[str, tuple[str, dict[str, int | str]]] = {  # name: class in published.py and its arguments
+    "brainiac": ("BrainIAC", {}),
+    "brainiac-v1": ("BrainIACv1", {}),
+    "brainsegfounder": ("BrainSegFounder", {}),
+    "brainsegfounder-first": ("BrainSegFounder", {"channels": "first"}),
+    "autoencoder-kl": ("AutoencoderKL", {}),
+    **{f"medicalnet-{depth}": ("MedicalNet", {"depth": depth}) for depth in MEDICALNET_DEPTHS},
+}
+UNTRAINED = "-untrained"
+
 ENCODERS: dict[str, Make] = {
     "mae": _mae,
     "untrained": _untrained,
     "pca": _pca,
-    "brainiac": _published("BrainIAC"),
-    "brainiac-v1": _published("BrainIACv1"),
-    "brainsegfounder": _published("BrainSegFounder"),
-    "autoencoder-kl": _published("AutoencoderKL"),
-    **{f"medicalnet-{depth}": _published("MedicalNet", depth=depth) for depth in (10, 18, 34, 50, 101, 152, 200)},
+    "regions": _regions,
+    **{name: _published(cls, **arguments) for name, (cls, arguments) in PUBLISHED.items()},
+    **{name + UNTRAINED: _published(cls, untrained=True, **arguments) for name, (cls, arguments) in PUBLISHED.items()},
 }
 
-NEEDS_WEIGHTS = frozenset(ENCODERS) - {"mae", "untrained", "pca"}
+# The untrained AutoencoderKL takes its architecture from the card beside the trained one.
+NEEDS_WEIGHTS = frozenset(PUBLISHED) | {"autoencoder-kl" + UNTRAINED}
+
+
+def weights_needed(source: str) -> str | None:
+    """Of a source whose encoder needs a file of weights, what to do to have it: where it is published and under which
+    licence. None for every other source.
+    """
+    encoder = encoder_of(source)
+    if encoder not in NEEDS_WEIGHTS:
+        return None
+    return PUBLICATIONS[encoder.removesuffix(UNTRAINED)].remedy
 
 
 def encoder_of(source: str) -> str | None:

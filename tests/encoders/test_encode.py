@@ -80,3 +80,5 @@ def test_every_source_names_its_encoder():
     assert encoder_of("untrained") == "untrained"
     assert [encoder_of(name) for name in ("tokenizer", "demographics", "site")] == [None] * 3
     assert all(encoder_of(name) == name for name in ENCODERS)
+    assert encoder_of("tokenizer-128") is None
+    assert encoder_of("brainsegfounder-first") == "brainsegfounder-first"  # an encoder, not a pooling of one

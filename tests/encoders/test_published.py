@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from braing3n.encoders.checkpoints import under_prefix
-from braing3n.encoders.published import BrainIAC, BrainSegFounder, MedicalNet, swin
-from braing3n.encoders.registry import load_encoder
+from braing3n.encoders.published import BrainIAC, BrainIACv1, BrainSegFounder, MedicalNet, swin
+from braing3n.encoders.registry import ENCODERS, NEEDS_WEIGHTS, PUBLISHED, load_encoder, weights_needed
 from braing3n.encoders.resnet import DEPTHS, Layout, ResNet3d
 from braing3n.encoders.vit import ViT3d
 from braing3n.errors import BrainG3NError
@@ -101,7 +101,7 @@ def resnet_shapes(depth: int, projection: bool) -> dict[str, tuple[int, ...]]:
     return result
 
 
-@pytest.mark.parametrize("depth", [10, 34, 50, 101])
+@pytest.mark.parametrize("depth", list(DEPTHS))
 def test_medicalnet_has_the_published_names_and_shapes(depth):
     projection = depth not in (18, 34)
     with torch.device("meta"):
@@ -140,6 +140,65 @@ def test_medicalnet_computes_the_dilated_function(tmp_path):
     expected = reference_resnet10(state, x).mean(dim=(2, 3, 4))
     torch.testing.assert_close(encoder.features(x)["mean"], expected, rtol=1e-4, atol=1e-4)
     assert (encoder.dimension, encoder.licence) == (512, "MIT")
+    assert encoder.keys == f"{len(state)} weights loaded, none missing or unexpected"
+
+
+def dilated_monai(depth: int) -> nn.Module:
+    """MONAI's class with the strides and dilations that MedicalNet has and it has not."""
+    from monai.networks.nets import resnet34, resnet50
+
+    shortcut = {"shortcut_type": "A"} if depth == 34 else {"shortcut_type": "B", "bias_downsample": False}
+    options = {"spatial_dims": 3, "n_input_channels": 1, "feed_forward": False, "conv1_t_stride": 2}
+    network = {34: resnet34, 50: resnet50}[depth](pretrained=False, **options, **shortcut).eval()
+    for stage, dilation in ((network.layer3, 2), (network.layer4, 4)):
+        first = stage[0]
+        for conv in (first.conv1, first.conv2):
+            if conv.kernel_size == (3, 3, 3):
+                conv.dilation = conv.padding = (dilation,) * 3
+            conv.stride = (1, 1, 1)
+        if isinstance(first.downsample, nn.Sequential):
+            first.downsample[0].stride = (1, 1, 1)
+        elif first.downsample is not None:  # shortcut A: a function that is given the stride
+            first.downsample.keywords["stride"] = 1
+    return network
+
+
+@pytest.mark.parametrize("depth", [34, 50])
+def test_medicalnet_equals_a_patched_monai(tmp_path, depth):
+    """Both kinds of block and both kinds of shortcut, through the file as it is published."""
+    reference = dilated_monai(depth)
+    state = random_state(reference)
+    reference.load_state_dict(state)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "w.pth")
+    encoder = MedicalNet(tmp_path / "w.pth", depth=depth)
+    x = torch.randn(1, 1, 24, 32, 24, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = reference(x)
+    torch.testing.assert_close(encoder.features(x)["mean"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_brainiac_v1_loads_strictly_and_equals_monai(tmp_path):
+    from monai.networks.nets import resnet50
+
+    options = {"spatial_dims": 3, "n_input_channels": 1, "feed_forward": False, "conv1_t_stride": 2}
+    reference = resnet50(pretrained=False, shortcut_type="B", bias_downsample=True, **options).eval()
+    state = random_state(reference)
+    reference.load_state_dict(state)
+    published = {f"backbone.{k}": v for k, v in state.items()} | {"projection.0.weight": torch.zeros(3)}
+    torch.save({"state_dict": published}, tmp_path / "BrainIAC.ckpt")
+    encoder = BrainIACv1(tmp_path / "BrainIAC.ckpt")
+    volumes = torch.rand(1, 1, 20, 24, 20, generator=torch.Generator().manual_seed(1)) * 900 + 50
+    batch = encoder.preprocess(volumes, volumes > 0)
+    assert batch.shape == (1, 1, 128, 128, 128)
+    assert (batch.min(), batch.max()) == (0, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            encoder.features(batch[..., :48, :48, :48])["mean"],
+            reference(batch[..., :48, :48, :48]),
+            rtol=1e-4,
+            atol=1e-4,
+        )
+    assert encoder.dimension == 2048
 
 
 @pytest.mark.parametrize("depth", [18, 50])
@@ -179,6 +238,22 @@ def test_brainsegfounder_loads_its_swin_and_leaves_the_heads(tmp_path):
         assert encoder.dimension == deepest.shape[1]
 
 
+def test_brainsegfounder_recognises_other_releases_by_their_weights(tmp_path):
+    """One channel as for ATLAS, and a deeper third stage."""
+    sizes = {"embed": 12, "window": 2, "heads": (1, 1, 2, 2)}
+    state = random_state(swin(1, depths=(1, 1, 3, 1), **sizes))
+    torch.save({"state_dict": {f"module.swinViT.{k}": v for k, v in state.items()}}, tmp_path / "bsf.pt")
+    encoder = BrainSegFounder(tmp_path / "bsf.pt", **sizes)
+    assert encoder.inputs == 1
+    assert encoder.keys.startswith(f"{len(state)} weights loaded")
+
+
+def test_channel_choice_is_a_name():
+    assert PUBLISHED["brainsegfounder-first"][1] == {"channels": "first"}
+    with pytest.raises(BrainG3NError, match="expected: repeat or first"):
+        BrainSegFounder(None, channels="both")
+
+
 def test_published_swin_has_the_published_shapes():
     state = shapes(swin(2))
     assert state["patch_embed.proj.weight"] == (48, 2, 2, 2, 2)
@@ -205,10 +280,56 @@ def test_autoencoder_kl_gives_the_mean_of_its_latents(tmp_path):
         torch.testing.assert_close(encoder.features(x)["mean"], reference.encode(x)[0].mean(dim=(2, 3, 4)))
 
 
+def test_every_architecture_has_an_untrained_control():
+    assert {f"{name}-untrained" for name in PUBLISHED} <= set(ENCODERS)
+    assert {*PUBLISHED, "autoencoder-kl-untrained"} == NEEDS_WEIGHTS
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path, **k: BrainIAC(path, **SMALL, **k),
+        lambda path, **k: MedicalNet(path, depth=10, **k),
+        lambda path, **k: BrainSegFounder(path, embed=12, window=2, depths=(1, 1, 1, 1), heads=(1, 1, 2, 2), **k),
+    ],
+    ids=["vit", "resnet", "swin"],
+)
+def test_untrained_control_is_the_same_network_with_fresh_weights(tmp_path, make):
+    control, again = make(None, untrained=True), make(None, untrained=True)
+    prefix = "swinViT." if isinstance(control, BrainSegFounder) else ""
+    torch.save({prefix + k: v for k, v in random_state(control.network).items()}, tmp_path / "w.pth")
+    trained = make(tmp_path / "w.pth")
+    assert control.name == f"{trained.name}-untrained"
+    assert control.keys == "fresh weights, none loaded"
+    assert shapes(control.network) == shapes(trained.network)
+    volume = torch.rand(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
+    pooled = [e.features(e.preprocess(volume, volume > 0)) for e in (control, again, trained)]
+    for pooling in control.poolings:
+        fresh, same, other = (part[pooling] for part in pooled)
+        assert torch.equal(fresh, same)
+        assert torch.isfinite(fresh).all()
+        assert not torch.allclose(fresh, other)
+
+
+def test_untrained_autoencoder_asks_for_its_architecture(tmp_path):
+    with pytest.raises(BrainG3NError, match=r"architecture of autoencoder-kl is missing.*probe.weights.autoencoder-kl"):
+        load_encoder("autoencoder-kl-untrained", tmp_path, tmp_path / "model.safetensors")
+
+
 def test_missing_weights_say_where_they_are_published(tmp_path):
     for path in (None, tmp_path / "none.pth"):
-        with pytest.raises(BrainG3NError, match=r"github.com/Tencent/MedicalNet \(licence: MIT\) and give its path"):
+        with pytest.raises(
+            BrainG3NError, match=r"MedicalNet \(licence: MIT\), put it anywhere and give its path"
+        ) as error:
             MedicalNet(path)
+        assert "--weights, or in the configuration as probe.weights.medicalnet-50" in str(error.value)
+
+
+def test_every_encoder_with_weights_says_where_they_are_published():
+    for name in NEEDS_WEIGHTS:
+        assert "licence: " in weights_needed(name)
+    assert weights_needed("brainiac-mean") == weights_needed("brainiac")
+    assert [weights_needed(name) for name in ("mae", "mae-brain", "pca", "site", "brainiac-untrained")] == [None] * 5
 
 
 def test_weights_that_do_not_fit_are_reported_by_key(tmp_path):
