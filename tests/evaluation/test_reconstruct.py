@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 
-from braing3n.errors import BrainG3NError
 from braing3n.evaluation.reconstruct import VIEWS, held_out, intervals, mean_volumes, run_reconstruction
 from braing3n.evaluation.similarity import Original, data_range, smoothed
 from braing3n.volumes.feed import VolumeFeed
@@ -105,6 +104,8 @@ def test_mean_volume_is_of_training_volumes_alone(trained):
     np.testing.assert_allclose(means["T1"], expected, atol=1e-5)
 
 
-def test_nothing_held_out_is_an_error(trained):
-    with pytest.raises(BrainG3NError, match="no volume is held out"):
-        held_out(trained.metadata.assign(split="train"))
+def test_nothing_held_out_leaves_an_empty_table(trained, tmp_path):
+    metadata = trained.metadata.assign(split="train")
+    table = run_reconstruction(metadata, trained.results, trained.mae, trained.tokenizer, tmp_path / "figures")
+    assert table.empty
+    assert list((tmp_path / "figures").iterdir()) == []

@@ -110,7 +110,10 @@ def above_black(picture: np.ndarray, original: np.ndarray, low: float) -> np.nda
 
 
 def scores_table(run: Run) -> list[Block]:
-    rows = run.rows(SOURCE)
+    try:
+        rows = run.rows(SOURCE)
+    except AbsentError:
+        raise AbsentError("no volume is held out by `index.val_fraction` and `test_fraction`", file=SOURCE) from None
     pooled, single = rows[rows["slice"] == POOLED], rows[rows["slice"] != POOLED]
     blocks: list[Block] = [_table(pooled, "Reconstruction of held-out volumes, all modalities")]
     return blocks + ([Fold("By modality", [_table(single, "Reconstruction by modality")])] if len(single) else [])
