@@ -115,3 +115,36 @@ def test_slurm_profile_asks_for_the_gpus_of_the_paper(configfile):
     assert resources is not None, result.stdout + result.stderr
     for item in ("gpu=4", "gpu_model=h100", "nodes=1", "slurm_partition=gpu", "mem_mb=128000", "runtime=240"):
         assert item in resources.group(1)
+
+
+def with_probe(configfile: Path, **probe) -> Path:
+    path = configfile.with_name("probed.yaml")
+    path.write_text(yaml.safe_dump(yaml.safe_load(configfile.read_text()) | {"probe": probe}))
+    return path
+
+
+def test_encoders_join_the_panel_when_their_weights_are_given(configfile):
+    """One with a file, one without, one whose file is not there; the untrained control needs none."""
+    weights = configfile.with_name("resnet_10_23dataset.pth")
+    weights.write_bytes(b"weights")
+    gone = configfile.with_name("gone.ckpt")
+    encoders = ["mae", "medicalnet-10", "medicalnet-10-untrained", "brainiac-mean", "brainsegfounder", "site"]
+    given = {"medicalnet-10": str(weights), "brainiac": str(gone)}
+    result = run("probe_all", "-n", "-p", "--configfile", str(with_probe(configfile, encoders=encoders, weights=given)))
+    assert planned(result)["encode_features"] == 2 * 3  # two encoders, three shards
+    text = result.stdout + result.stderr
+    assert text.count(f"--weights {weights}") == 3
+    assert text.count("--encoder medicalnet-10-untrained") == 3
+    assert (
+        f"not probed: brainiac: there is no {gone}; download BrainIAC.ckpt from https://github.com/AIM-KannLab" in text
+    )
+    assert "not probed: brainsegfounder: no weights are given; download" in text
+    assert "give its path with --weights, or in the configuration as probe.weights.brainsegfounder" in text
+    assert "not probed: medicalnet" not in text
+
+
+def test_the_whole_workflow_goes_on_without_weights(configfile):
+    encoders = ["mae", "brainiac"]
+    jobs = planned(run("all", "-n", "--configfile", str(with_probe(configfile, encoders=encoders))))
+    assert "encode_features" not in jobs
+    assert jobs["probe"] == jobs["report"] == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from braing3n.config import Config, validate_settings
-from braing3n.encoders.registry import NEEDS_WEIGHTS, encoder_of
+from braing3n.encoders.registry import encoder_of, weights_needed
 from braing3n.errors import BrainG3NError
 
 STEPS = ("convert", "n4", "mask", "register", "crop")
@@ -137,14 +137,31 @@ def mask_gpus(wildcards):
 
 # Encoders whose features need a pass over the volumes; the others are computed by the probe from the tables.
 ENCODED = {encoder_of(name) for name in CONFIG.probe.encoders} - {None, "mae"}
-# The probe's table names those that are left out for want of weights.
-ENCODED -= NEEDS_WEIGHTS - set(CONFIG.probe.weights)
 
 
 def encoder_weights(wildcards):
-    """Option of `braing3n encode` for encoders that have weights of their own."""
-    path = CONFIG.probe.weights.get(wildcards.encoder)
-    return f"--weights {path}" if path else ""
+    """File of an encoder's own weights, where it has any."""
+    return CONFIG.probe.weights.get(wildcards.encoder, [])
+
+
+def left_out():
+    """Encoder -> what is missing, for those of `probe.encoders` that need weights which are not there."""
+    missing = {}
+    for name in sorted(ENCODED):
+        path, remedy = CONFIG.probe.weights.get(name), weights_needed(name)
+        if remedy and not (path and path.exists()):
+            missing[name] = (
+                f"{f'there is no {path}' if path else 'no weights are given'}; {remedy}"
+            )
+    return missing
+
+
+# The probe's table names them too, as unavailable.
+WITHOUT_WEIGHTS = left_out()
+ENCODED -= set(WITHOUT_WEIGHTS)
+if workflow.is_main_process:
+    for name, reason in WITHOUT_WEIGHTS.items():
+        print(f"not probed: {name}: {reason}", file=sys.stderr)
 
 
 def probe_features(wildcards):

@@ -34,6 +34,7 @@ rule encode_features:
         metadata="<results>/metadata/volumes.parquet",
         store="<results>/volumes/{cohort}/{shard}.npy",
         mae="<results>/models/mae/model.safetensors",
+        weights=encoder_weights,
     output:
         features="<results>/features/{encoder}/{cohort}/{shard}.parquet",
     log:
@@ -51,7 +52,9 @@ rule encode_features:
         runtime=30,
     params:
         results=RESULTS,
-        weights=encoder_weights,
+        weights=lambda wildcards, input: (
+            f"--weights {input.weights}" if input.weights else ""
+        ),
     shell:
         "braing3n encode --encoder {wildcards.encoder} --metadata {input.metadata} --results {params.results} "
         "--cohort {wildcards.cohort} --shard {wildcards.shard} --mae $(dirname {input.mae}) "
