@@ -32,8 +32,9 @@ class ClinicalTable(Settings):
     """Regular expression over the file's path, whose groups join the columns (the site, for one)."""
     optional: bool = False
     """Not every download has it: no note if it is not there."""
-    format: Literal["auto", "adni_xml"] = "auto"
-    """`auto` reads `.xls` and `.xlsx` as Excel and everything else as delimited text."""
+    format: Literal["auto", "headerless", "adni_xml"] = "auto"
+    """`auto` reads `.xls` and `.xlsx` as Excel and everything else as delimited text; `headerless` tells the columns
+    subject, age, sex and handedness by what they hold."""
     delimiter: str | None = None
     """Default: told from the header line (comma, tab, semicolon or blanks)."""
     encoding: str = "utf-8-sig"
@@ -48,7 +49,7 @@ class ClinicalTable(Settings):
     extract: dict[str, str] = Field(default_factory=dict)
     """Column -> regular expression whose groups become columns; rows that do not match are left out."""
     where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Column -> values; other rows are left out."""
+    """Column -> values; other rows are left out. Null takes a condition away (`as_published`)."""
     key: tuple[str, ...]
     """Template over the columns that names what a row is about; of several the first whose columns a file has."""
     match: str = "{subject}"
@@ -82,6 +83,11 @@ class ClinicalTable(Settings):
     def _text(cls, value: Any) -> Any:
         return tuple(str(item) for item in value)
 
+    @field_validator("where", mode="before")
+    @classmethod
+    def _conditions(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return {column: values for column, values in value.items() if values is not None}
+
     @field_validator("key", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
@@ -94,6 +100,26 @@ class ClinicalTable(Settings):
             column: {str(code): None if text is None else str(text) for code, text in codes.items()}
             for column, codes in value.items()
         }
+
+
+class Rating(Settings):
+    """A column of a quality-control table that orders repeats of one session and modality."""
+
+    table: str
+    column: str
+    order: tuple[str, ...]
+    """Every value that may occur, best first; `''` is the place of images that are not rated."""
+
+    @field_validator("order", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        return tuple(str(item) for item in value)
+
+    @model_validator(mode="after")
+    def _unrated(self):
+        if "" not in self.order:
+            raise ValueError("order must say with '' where images without a rating stand")
+        return self
 
 
 class Cut(Settings):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from braing3n.cohorts.definition import CohortDefinition
+from braing3n.cohorts.headerless import read_headerless
 from braing3n.cohorts.table_models import ClinicalTable
 from braing3n.cohorts.template import fill, parts_of
 from braing3n.errors import BrainG3NError
@@ -108,7 +109,10 @@ def _read(table: ClinicalTable, root: Path, files: list[str]) -> pd.DataFrame:
 
 def _read_one(table: ClinicalTable, root: Path, file: str) -> pd.DataFrame:
     """One file as text columns with its key; rows outside `extract` and `where` are left out."""
-    rows = _read_excel(root / file) if file.lower().endswith((".xls", ".xlsx")) else _read_text(table, root / file)
+    if table.format == "headerless":
+        rows = read_headerless(root / file, table.encoding)
+    else:
+        rows = _read_excel(root / file) if file.lower().endswith((".xls", ".xlsx")) else _read_text(table, root / file)
     rows.columns = [str(column).strip() for column in rows.columns]
     rows = rows.iloc[table.skip_rows :].reset_index(drop=True)
     if table.path is not None:
