@@ -1,4 +1,4 @@
-"""From what lies under the root to the images that are kept: patterns, headers, duplicates, choice among repeats."""
+"""From what lies under the root to the images that are kept: patterns, headers, choice among repeats."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Literal
 
 from braing3n.cohorts.definition import CohortDefinition
-from braing3n.cohorts.headers import Header, HeaderError, content_sample, read_header, split_series, with_sidecar
+from braing3n.cohorts.headers import Header, HeaderError, read_header, split_series, with_sidecar
 from braing3n.cohorts.image_models import Entry, ImagePattern, ModalityRules, Require
 from braing3n.cohorts.template import fill
 from braing3n.cohorts.walk import Found
-from braing3n.files import sha256_of
 
 _IMAGE_KINDS = ("nifti", "mgz", "analyze", "dicom")
-_HEADER_THREADS = 8  # opening files over a network is waiting, not computing
+READING_THREADS = 8  # opening files over a network is waiting, not computing
 _HEADER_BATCH = 32
 
 
@@ -161,7 +160,7 @@ def check_headers(
         return [_checked(root, replace(candidate, found=part), paths) for part in parts]
 
     batches = [candidates[i : i + _HEADER_BATCH] for i in range(0, len(candidates), _HEADER_BATCH)]
-    with ThreadPoolExecutor(_HEADER_THREADS) as pool:
+    with ThreadPoolExecutor(READING_THREADS) as pool:
         checked = pool.map(lambda batch: [item for candidate in batch for item in check(candidate)], batches)
         results = [item for batch in checked for item in batch]
     return [r for r in results if isinstance(r, Candidate)], [r for r in results if isinstance(r, Verdict)]
@@ -194,37 +193,6 @@ def _not_wanted(header: Header, require: Require) -> str | None:
     if require.max_spacing_mm and header.spacing and max(header.spacing) > require.max_spacing_mm:
         return f"slices {max(header.spacing):g} mm apart, more than {require.max_spacing_mm:g}"
     return None
-
-
-def drop_duplicates(root: Path, candidates: list[Candidate]) -> tuple[list[Candidate], list[Verdict]]:
-    """Leave out images of one subject and modality that are the same file twice, wherever the copy lies."""
-    groups: dict[tuple, list[Candidate]] = defaultdict(list)
-    for candidate in candidates:
-        found = candidate.found
-        groups[candidate.subject, candidate.modality, found.kind, found.n_bytes, found.n_files].append(candidate)
-    duplicates: dict[int, Verdict] = {}
-    for group in groups.values():
-        if len(group) > 1:
-            duplicates |= _same_content(root, sorted(group, key=lambda c: (c.session, c.rank)))
-    kept = [candidate for candidate in candidates if id(candidate) not in duplicates]
-    return kept, list(duplicates.values())
-
-
-def _same_content(root: Path, group: list[Candidate]) -> dict[int, Verdict]:
-    samples: dict[str, list[Candidate]] = defaultdict(list)
-    for candidate in group:
-        samples[content_sample(root, candidate.found)].append(candidate)
-    verdicts = {}
-    for alike in (same for same in samples.values() if len(same) > 1):
-        first_of: dict[str, Candidate] = {}
-        for candidate in alike:
-            found = candidate.found
-            whole = found.path if found.kind == "dicom" else found.voxels or found.first
-            original = first_of.setdefault(sha256_of(root / whole), candidate)
-            if original is not candidate:
-                reason = f"same content as {original.found.path}"
-                verdicts[id(candidate)] = Verdict(candidate.found, "excluded", reason)
-    return verdicts
 
 
 def choose(definition: CohortDefinition, candidates: list[Candidate]) -> tuple[list[Candidate], list[Verdict]]:

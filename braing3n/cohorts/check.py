@@ -10,6 +10,7 @@ import pandas as pd
 
 from braing3n.cohorts.candidates import match_all
 from braing3n.cohorts.definition import CohortDefinition, known_cohorts, load_definition
+from braing3n.cohorts.duplicates import FOR_ANOTHER, OF_ANOTHER
 from braing3n.cohorts.scan import Scan, assemble
 from braing3n.cohorts.schema import CLINICAL
 from braing3n.cohorts.walk import Found, walk
@@ -56,15 +57,20 @@ def check_folder(definition: CohortDefinition, root: str | Path) -> Check:
         ledger = _by_patterns_alone(definition, found)
     check.kept = sorted(ledger.loc[ledger["status"] == "kept", "path"])
     for line in ledger[ledger["status"] != "kept"].itertuples():
-        # Reasons that name another file are one kind of reason.
-        reason = line.reason.split(": ")[0] if line.reason.startswith("repeat") else line.reason.split(" /")[0]
-        reason = "same content as another image" if reason.startswith("same content") else reason
+        reason = _kind_of_reason(line.reason)
         kind = check.unknown if reason.startswith(_UNKNOWN) else check.left_out
         kind = check.failed if line.status == "failed" else kind
         kind.setdefault(reason, []).append(line.path)
     if not check.kept:
         check.looks_like = _other_cohorts(definition, found)
     return check
+
+
+def _kind_of_reason(reason: str) -> str:
+    """Reasons that name other files are one kind of reason."""
+    if reason.startswith(("repeat", OF_ANOTHER, FOR_ANOTHER)):
+        return reason.split(": ")[0]
+    return "same content as another image" if reason.startswith("same content") else reason
 
 
 def _other_cohorts(definition: CohortDefinition, found: list[Found]) -> dict[str, int]:

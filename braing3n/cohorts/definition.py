@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 import braing3n
 from braing3n.cohorts.image_models import ImagePattern, Modality, PathRule, compiles
 from braing3n.cohorts.schema import CLINICAL, INDEX_COLUMNS
-from braing3n.cohorts.table_models import ClinicalTable, Confidence, FieldSource
+from braing3n.cohorts.table_models import ClinicalTable, Confidence, FieldSource, Rating
 from braing3n.cohorts.template import fill
 from braing3n.config import merge, read_yaml, validate_settings
 from braing3n.config.base import Settings
@@ -97,6 +97,8 @@ class CohortDefinition(Settings):
     exclude: tuple[PathRule, ...] = ()
     repeats: Literal["first", "all"] = "first"
     """Images of one session and modality: keep the preferred one, or all as runs of their own."""
+    ratings: tuple[Rating, ...] = ()
+    """Which repeat is the better one, the first rating first; they come before `prefer` and the number of the run."""
     persons: Persons = Persons()
     tables: dict[str, ClinicalTable] = Field(default_factory=dict)
     missing: tuple[str, ...] = ()
@@ -136,6 +138,9 @@ class CohortDefinition(Settings):
         for name, table in self.tables.items():
             if table.date_from is not None and table.date_from.table not in self.tables:
                 raise ValueError(f"tables.{name}.date_from: no table '{table.date_from.table}'")
+        for rating in self.ratings:
+            if rating.table not in self.tables:
+                raise ValueError(f"ratings: no table '{rating.table}' among {sorted(self.tables)}")
         if self.persons.family is not None and self.persons.family.table not in self.tables:
             raise ValueError(f"persons.family: no table '{self.persons.family.table}'")
         return self

@@ -2,19 +2,27 @@
 
 Each takes the joined columns (text, one row an image, index as the images'), the images (columns `subject`,
 `session`, `date` as datetime64 and the like), the codes that mean missing, and its own arguments; and returns one
-value an image, missing where it cannot be known.
+value an image, missing where it cannot be known; or raises UnknownValueError.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pandas as pd
 
 from braing3n.cohorts.tables import canonical, is_missing, parse_dates
-from braing3n.errors import BrainG3NError
 
 DAYS_PER_YEAR = 365.25
+
+
+class UnknownValueError(Exception):
+    """Values that nobody knows the meaning of; the caller knows the file."""
+
+    def __init__(self, problem: str, column: str, expected: str, found: Iterable[object]):
+        super().__init__(problem, column, expected)
+        self.problem, self.column, self.expected = problem, column, expected
+        self.found = ", ".join(repr(value) for value in sorted(set(map(str, found)))[:5])
 
 
 def age_from_birth(
@@ -25,12 +33,7 @@ def age_from_birth(
     dates = parse_dates(birth, tuple(formats))
     unread = birth[dates.isna() & ~is_missing(birth, missing)]
     if len(unread):
-        raise BrainG3NError(
-            "birth dates cannot be read",
-            file=f"column '{columns.columns[0]}'",
-            expected=" or ".join(formats),
-            found=", ".join(sorted(set(unread))[:5]),
-        )
+        raise UnknownValueError("birth dates cannot be read", columns.columns[0], " or ".join(formats), unread)
     return (images["date"] - dates).dt.days / DAYS_PER_YEAR
 
 
@@ -54,15 +57,11 @@ def item_sum(
     for name, answers in columns.items():
         table = {canonical(answer): value for answer, value in ((recode or {}).get(name) or {}).items()}
         text = answers.fillna("").map(canonical)
-        values = pd.to_numeric(text.map(lambda t, table=table: table.get(t, None if t in missing else t)))
-        wrong = values[(values < 0) | (values > highest)]
+        recoded = text.map(lambda t, table=table: table.get(t, None if t in missing else t))
+        values = pd.to_numeric(recoded, errors="coerce")
+        wrong = text[recoded.notna() & ~values.between(0, highest)]
         if len(wrong):
-            raise BrainG3NError(
-                "questionnaire item outside its scale",
-                file=f"column '{name}'",
-                expected=f"0 to {highest:g}",
-                found=", ".join(f"{value:g}" for value in sorted(set(wrong))[:5]),
-            )
+            raise UnknownValueError("questionnaire item outside its scale", name, f"0 to {highest:g}", wrong)
         total = total + (highest - values if name in reverse else values)
     # A person without a row in the table joins as absent everywhere, which recoded blanks must not turn into a score.
     return total.where(columns.notna().any(axis=1))
@@ -77,11 +76,8 @@ def apoe_genotype(columns: pd.DataFrame, images: pd.DataFrame, missing: frozense
             return None
         digits = sorted("".join(character for value in values for character in value if character in "234"))
         if len(digits) != 2 or any(set(value) - set("234/e ") for value in values):
-            raise BrainG3NError(
-                "APOE alleles cannot be read",
-                file=f"column '{', '.join(columns.columns)}'",
-                expected="two alleles out of 2, 3, 4",
-                found=", ".join(values),
+            raise UnknownValueError(
+                "APOE alleles cannot be read", ", ".join(columns.columns), "two alleles out of 2, 3, 4", values
             )
         return f"E{digits[0]}/E{digits[1]}"
 
@@ -92,16 +88,18 @@ def retest_age(columns: pd.DataFrame, images: pd.DataFrame, missing: frozenset[s
     """Baseline age (first column) plus the retest interval (second) in the units of the third: d days, m minutes."""
     years = {"d": 1 / DAYS_PER_YEAR, "m": 1 / (60 * 24 * DAYS_PER_YEAR)}
     age, interval, unit = (columns[name].fillna("").map(canonical) for name in columns.columns)
-    age, interval = (pd.to_numeric(values.where(~values.isin(missing))) for values in (age, interval))
-    unknown = sorted(set(unit[~unit.isin(missing)]) - set(years))
+    unknown = set(unit[~unit.isin(missing)]) - set(years)
     if unknown:
-        raise BrainG3NError(
-            "unknown unit of the retest interval",
-            file=f"column '{columns.columns[2]}'",
-            expected=", ".join(years),
-            found=", ".join(unknown),
-        )
-    return age + interval * unit.map(years)
+        raise UnknownValueError("unknown unit of the retest interval", columns.columns[2], ", ".join(years), unknown)
+    return _number(age, missing) + _number(interval, missing) * unit.map(years)
+
+
+def _number(text: pd.Series, missing: frozenset[str]) -> pd.Series:
+    known = text[~text.isin(missing)]
+    values = pd.to_numeric(known, errors="coerce")
+    if values.isna().any():
+        raise UnknownValueError("not a number", str(text.name), "numbers", known[values.isna()])
+    return values.reindex(text.index)
 
 
 DERIVATIONS: dict[str, Callable[..., pd.Series]] = {

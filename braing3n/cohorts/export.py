@@ -80,6 +80,8 @@ def _sessions(rows: pd.DataFrame, dates: bool) -> pd.DataFrame:
     columns = [*SESSION_COLUMNS, *(["session_date"] if dates else [])]
     table = rows.sort_values([*keys, "modality"], kind="stable").groupby(keys)[columns].first().reset_index()
     table["age_at_scan"] = table["age_at_scan"].clip(upper=AGE_CAP)
+    if dates:
+        table["session_date"] += "T00:00:00"  # BIDS wants a time too; the day is all that is known
     table["bids_subject"], table["bids_session"] = "sub-" + table["bids_subject"], "ses-" + table["bids_session"]
     names = {"bids_subject": "participant_id", "bids_session": "session_id", "session_date": "acq_time"}
     return table.rename(columns=names)

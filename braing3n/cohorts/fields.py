@@ -11,8 +11,8 @@ import pandas as pd
 
 from braing3n.cohorts.candidates import Candidate
 from braing3n.cohorts.definition import FIELDS, CohortDefinition
-from braing3n.cohorts.derive import DAYS_PER_YEAR, DERIVATIONS
-from braing3n.cohorts.schema import CLINICAL, INDEX_COLUMNS
+from braing3n.cohorts.derive import DAYS_PER_YEAR, DERIVATIONS, UnknownValueError
+from braing3n.cohorts.schema import CLINICAL, INDEX_COLUMNS, Column
 from braing3n.cohorts.table_models import Condition, Cut, FieldSource
 from braing3n.cohorts.tables import (
     ALWAYS_MISSING,
@@ -73,6 +73,7 @@ class _Harmoniser:
                 "subject": pd.Series([c.subject for c in candidates], dtype="str"),
                 "session": pd.Series([c.session for c in candidates], dtype="str"),
                 "date": pd.to_datetime(pd.Series([c.date for c in candidates], dtype="str")).astype("datetime64[s]"),
+                "path": pd.Series([c.found.first for c in candidates], dtype="str"),
             }
         )
         self.columns = pd.DataFrame(index=self.images.index)
@@ -125,10 +126,12 @@ class _Harmoniser:
             values = self._looked_up(name, source)
         elif source.group is not None:
             raw = pd.Series([c.groups.get(source.group, "") for c in self.candidates], dtype="object")
-            values = self._decode(name, source, raw, numeric, ALWAYS_MISSING, f"group '{source.group}' of the paths")
+            where = f"group '{source.group}' of the path"
+            values = self._decode(name, source, raw, numeric, ALWAYS_MISSING, where, self.images["path"])
         else:
             raw = pd.Series([getattr(c.header, source.header) for c in self.candidates], dtype="object").fillna("")
-            values = self._decode(name, source, raw.astype(str), numeric, ALWAYS_MISSING, "DICOM headers and sidecars")
+            where = f"'{source.header}' of header or sidecar"
+            values = self._decode(name, source, raw.astype(str), numeric, ALWAYS_MISSING, where, self.images["path"])
         return values, self._nothing(numeric=True)
 
     def _nothing(self, numeric: bool) -> pd.Series:
@@ -168,13 +171,25 @@ class _Harmoniser:
             )
         joined, delta = self._join(table, columns, missing)
         if source.derive is not None:
-            return DERIVATIONS[source.derive](joined, self.images, missing, **source.args), delta
+            return self._derived(source, joined, missing, file), delta
         raw = joined[columns[0]].fillna("")
         self._note_exclusions(source, raw)
         values = self._decode(name, source, raw, numeric, missing, f"column '{columns[0]}'")
         if source.advance:
             return values - delta.fillna(0) / DAYS_PER_YEAR, self._nothing(numeric=True)
         return values, delta
+
+    def _derived(self, source: FieldSource, joined: pd.DataFrame, missing: frozenset[str], file: str) -> pd.Series:
+        try:
+            return DERIVATIONS[source.derive](joined, self.images, missing, **source.args)
+        except UnknownValueError as error:
+            raise BrainG3NError(
+                error.problem,
+                file=f"{file}: column '{error.column}'",
+                expected=error.expected,
+                found=error.found,
+                remedy=f"look the values up; `{source.derive}` reads them for the definition of {self.definition.name}",
+            ) from error
 
     def _join(
         self, table: LoadedTable, columns: tuple[str, ...], missing: frozenset[str]
@@ -216,18 +231,19 @@ class _Harmoniser:
         decided, unknown = {}, []
         for text in raw.unique():
             try:
-                decided[text] = _decide(text, source, codes, numeric, missing, INDEX_COLUMNS[name].range)
+                decided[text] = _decide(text, source, codes, numeric, missing, INDEX_COLUMNS[name])
             except ValueError:
                 unknown.append(text)
         if unknown:
             known = ", ".join(f"{code!r}" for code in [*(source.codes or {}), *source.pattern_codes, *source.exclude])
-            limits = source.range or INDEX_COLUMNS[name].range
+            limits, steps = source.range or INDEX_COLUMNS[name].range, INDEX_COLUMNS[name].steps
+            numbers = ", ".join(f"{step:g}" for step in steps) if steps else None
             if files is not None:
-                where = f"{', '.join(sorted(set(files[raw.isin(unknown)])))}: {where}"
+                where = f"{', '.join(sorted(set(files[raw.isin(unknown)]))[:3])}: {where}"
             raise BrainG3NError(
                 f"unknown values for '{name}'",
                 file=where,
-                expected=known or f"numbers{f' from {limits[0]:g} to {limits[1]:g}' if limits else ''}",
+                expected=known or numbers or f"numbers{f' from {limits[0]:g} to {limits[1]:g}' if limits else ''}",
                 found=", ".join(repr(text) for text in sorted(unknown)[:10]),
                 remedy=f"look the codes up and add them to fields.{name} of the definition of {self.definition.name}",
             )
@@ -265,7 +281,7 @@ def _decide(
     codes: dict[str, str | None],
     numeric: bool,
     missing: frozenset[str],
-    limits: tuple[float, float] | None,
+    column: Column,
 ):
     """Harmonised value of one text, None for a missing one; ValueError if nobody knows what it means."""
     code = canonical(text)
@@ -284,10 +300,10 @@ def _decide(
     if not numeric:
         return text.strip()
     number = float(text)
-    low, high = source.range or limits or (-np.inf, np.inf)
-    if not low <= number <= high:
-        if source.out_of_range == "missing":
-            return None
+    low, high = source.range or column.range or (-np.inf, np.inf)
+    if not low <= number <= high and source.out_of_range == "missing":
+        return None
+    if not low <= number <= high or (column.steps and number not in column.steps):
         raise ValueError(text)
     return number
 

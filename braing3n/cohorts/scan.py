@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from braing3n.cohorts.candidates import Candidate, Verdict, check_headers, choose, drop_duplicates, match_all
+from braing3n.cohorts.candidates import Candidate, Verdict, check_headers, choose, match_all
 from braing3n.cohorts.definition import CohortDefinition, person_of
+from braing3n.cohorts.duplicates import FOR_ANOTHER, OF_ANOTHER, drop_duplicates
 from braing3n.cohorts.fields import harmonise
 from braing3n.cohorts.identity import labels
+from braing3n.cohorts.ratings import rate
 from braing3n.cohorts.schema import CLINICAL, LEDGER_COLUMNS
 from braing3n.cohorts.tables import KEY, is_missing, load_tables
 from braing3n.cohorts.template import fill
@@ -53,7 +55,7 @@ def assemble(definition: CohortDefinition, root: Path, found: list[Found]) -> Sc
     for stage in (
         lambda remaining: check_headers(root, remaining, paths),
         lambda remaining: drop_duplicates(root, remaining),
-        lambda remaining: choose(definition, remaining),
+        lambda remaining: choose(definition, rate(definition, root, remaining, paths)),
     ):
         candidates, left_out = stage(candidates)
         verdicts += left_out
@@ -66,7 +68,7 @@ def assemble(definition: CohortDefinition, root: Path, found: list[Found]) -> Sc
     identities = _identities(definition, root, [candidates[i] for i in kept], found)
     clinical = harmonised.columns.iloc[kept].reset_index(drop=True)
     rows = pd.concat([identities, clinical], axis=1).assign(licence=definition.licence.name)
-    notes = [*harmonised.notes, *_modality_notes(definition, rows)]
+    notes = [*harmonised.notes, *_unknown_notes(definition, rows), *_duplicate_notes(verdicts)]
     return Scan(rows, _ledger(definition, rows, verdicts), notes)
 
 
@@ -147,9 +149,15 @@ def _ledger(definition: CohortDefinition, rows: pd.DataFrame, verdicts: list[Ver
     return ledger.reindex(columns=list(LEDGER_COLUMNS)).astype("str")
 
 
-def _modality_notes(definition: CohortDefinition, rows: pd.DataFrame) -> list[str]:
+def _unknown_notes(definition: CohortDefinition, rows: pd.DataFrame) -> list[str]:
     unknown = [name for name in CLINICAL if name in definition.fields and len(rows) and rows[name].isna().all()]
     return [f"no image has a value for: {', '.join(unknown)}"] if unknown else []
+
+
+def _duplicate_notes(verdicts: list[Verdict]) -> list[str]:
+    """Images under several names, for a person to settle."""
+    torn = sorted({v.reason for v in verdicts if v.reason.startswith((OF_ANOTHER, FOR_ANOTHER))})
+    return [f"left out, since nobody can tell whose it is: {reason}" for reason in torn]
 
 
 def _closest(found: list[Found], verdicts: list[Verdict]) -> str:

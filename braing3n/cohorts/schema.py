@@ -25,13 +25,15 @@ AGE_SOURCES = ("reported", "birth_date", "nearest_visit", "baseline", "baseline_
 
 @dataclass(frozen=True)
 class Column:
-    """One column: pandas type, whether every row must have a value, allowed values or range, and what it means."""
+    """One column: pandas type, whether every row must have a value, allowed values, range or steps of a scale, and what
+    it means."""
 
     dtype: str
     meaning: str
     required: bool = False
     values: tuple[str, ...] | None = None
     range: tuple[float, float] | None = None
+    steps: tuple[float, ...] | None = None
     unit: str | None = None
 
 
@@ -63,7 +65,7 @@ INDEX_COLUMNS: dict[str, Column] = {
     "sex": Column("str", "sex", values=("M", "F")),
     "diagnosis": Column("str", "diagnosis at the scan", values=DIAGNOSES + OTHER_DIAGNOSES),
     "diagnosis_detail": Column("str", "finer label as the cohort gives it"),
-    "cdr": Column("float64", "Clinical Dementia Rating, global", range=(0, 3)),
+    "cdr": Column("float64", "Clinical Dementia Rating, global", steps=(0, 0.5, 1, 2, 3)),
     "mmse": Column("float64", "Mini-Mental State Examination", range=(0, 30)),
     "moca": Column("float64", "Montreal Cognitive Assessment", range=(0, 30)),
     "gds": Column("float64", "Geriatric Depression Scale, 15 items", range=(0, 15)),
@@ -118,7 +120,8 @@ def _pandera_schema(metadata: bool) -> Any:
             nullable=not column.required,
             unique=name == "volume_id",
             checks=([pa.Check.isin(column.values)] if column.values else [])
-            + ([pa.Check.in_range(*column.range)] if column.range else []),
+            + ([pa.Check.in_range(*column.range)] if column.range else [])
+            + ([pa.Check.isin(column.steps)] if column.steps else []),
         )
         for name, column in columns.items()
     }

@@ -16,14 +16,21 @@ PATHS = {
     "ADNI": [
         "ADNI/002_S_0413/MT1__GradWarp__N3m/2006-11-15_09_24_33.0/I123456/ADNI_002_S_0413_I123456.nii",
         "002_S_0413/MPRAGE/2006-05-02_12_31_52.0/S13893/x.dcm",
+        "002_S_0413/MP-RAGE/2006-05-02_12_31_52.0/I13893/ADNI_002_S_0413_MR_MP-RAGE_br_raw_1_S13893_I13893.dcm",
     ],
     "PPMI": ["PPMI2/PPMI/3200/1/MPRAGE_GRAPPA/2010-12-02_13_03_45.0/S97623/PPMI_3200.dcm"],
     "NKI-RS": [
         "RawDataBIDSLatest/sub-A00008326/ses-BAS1/anat/sub-A00008326_ses-BAS1_acq-x_run-2_T1w.nii.gz",
         "A00008326/DS2/mprage_siemens_defaced/mprage_siemens_defaced.nii.gz",
     ],
-    "UPENN-GBM": ["UPENN-GBM/NIfTI-files/images_structural/UPENN-GBM-00001_11/UPENN-GBM-00001_11_T1GD.nii.gz"],
-    "HCP-YA": ["HCP_1200/100307/T1w/T2w_acpc_dc_restore_brain.nii.gz"],
+    "UPENN-GBM": [
+        "UPENN-GBM/NIfTI-files/images_structural/UPENN-GBM-00001_11/UPENN-GBM-00001_11_T1GD.nii.gz",
+        "images_structural_unstripped/UPENN-GBM-00001_11/UPENN-GBM-00001_11_T1_unstripped.nii.gz",
+    ],
+    "HCP-YA": [
+        "HCP_1200/100307/T1w/T2w_acpc_dc_restore_brain.nii.gz",
+        "100307/unprocessed/3T/T1w_MPR1/100307_3T_T1w_MPR1.nii.gz",
+    ],
     "HBN": [
         "sub-NDARAA536PTU/anat/sub-NDARAA536PTU_acq-VNavNorm_run-01_T1w.nii.gz",
         "derivatives/qsiprep/sub-NDARAA536PTU/ses-HBNsiteRU/anat/sub-NDARAA536PTU_ses-HBNsiteRU_desc-preproc_T1w.nii.gz",
@@ -48,6 +55,7 @@ PATHS = {
         "CMU_50642/anat/NIfTI/mprage.nii.gz",
     ],
     "SCHIZO": [
+        "schizconnect_COBRE_images_22613/COBRE/A00000300/datauri/0001.dcm",
         "schizconnect_COBRE_images_22613/COBRE/sub-A00000300/ses-20110101/anat/sub-A00000300_ses-20110101_acq-mprage_run-01_T1w.nii.gz",
         "0040000/session_1/anat_1/mprage.nii.gz",
         "A00000300/T1.nii.gz",
@@ -55,6 +63,8 @@ PATHS = {
     "ADHD-200": [
         "RawDataBIDS/Peking_3/sub-0010001/ses-1/anat/sub-0010001_ses-1_acq-4_run-1_T1w.nii.gz",
         "NYU/0010001/session_1/anat_1/mprage.nii.gz",
+        "0010001_1/anat_1/NIfTI/rest.nii.gz",
+        "Outputs/fmriprep/sub-0010001_ses-1_run-1_space-MNI152NLin2009cAsym_desc-preproc_T1w.nii.gz",
     ],
     "CoRR": [
         "CORR/RawDataBIDS/BMB_1/sub-0003001/ses-1/anat/sub-0003001_ses-1_run-1_T1w.nii.gz",
@@ -63,6 +73,8 @@ PATHS = {
     ],
     "OASIS-1": [
         "disc1/OAS1_0001_MR1/RAW/OAS1_0001_MR1_mpr-1_anon.hdr",
+        "disc1/OAS1_0001_MR1/PROCESSED/MPRAGE/SUBJ_111/OAS1_0001_MR1_mpr_n4_anon_sbj_111.hdr",
+        "disc1/OAS1_0001_MR1/PROCESSED/MPRAGE/T88_111/OAS1_0001_MR1_mpr_n4_anon_111_t88_gfc.hdr",
         "disc1/OAS1_0001_MR1/PROCESSED/MPRAGE/T88_111/OAS1_0001_MR1_mpr_n3_anon_111_t88_masked_gfc.hdr",
     ],
     "OASIS-2": ["OAS2_RAW_PART1/OAS2_0001_MR1/RAW/mpr-1.nifti.hdr"],
@@ -117,12 +129,53 @@ def test_as_published_is_explained_and_changes_something(name):
         assert all(reason.endswith(".") for reason in definition.as_published.why)
 
 
-def test_facts_that_no_source_confirms_stay_marked():
-    unconfirmed = {name: load_definition(name) for name in COHORTS}
-    assert unconfirmed["NKI-RS2"].confidence == "low"
-    assert all(unconfirmed[name].unconfirmed for name in ("ADNI", "PPMI", "HBN", "BGSP", "FCON1000", "SCHIZO", "CoRR"))
-    assert unconfirmed["HBN"].fields["field_strength"][0].confidence == "unconfirmed"
-    assert unconfirmed["ADNI"].fields["gds"][0].confidence == "unconfirmed"
+# What no source says, or only memory does: it must not be told as a fact before someone has looked at the real cohort.
+UNCONFIRMED = {
+    "ADNI": ("defaced", "GDTOTAL", "APGEN1", "manufacturer", "PASS"),
+    "PPMI": ("defaced", "MCATOT"),
+    "UPENN-GBM": ("not bias corrected",),
+    "HCP-YA": ("450 families",),
+    "HBN": ("defaced", "Scanner model and field strength"),
+    "BGSP": ("defaced", "File names inside", "Cambridge_Buckner"),
+    "FCON1000": ("Field strengths", "oblique", "Cambridge_Buckner"),
+    "IXI": ("orientation",),
+    "SCHIZO": ("defaced", "T2", "CoRR MRN_1"),
+    "ADHD-200": ("defaced", "KKI", "CoRR"),
+    "CoRR": ("defaced", "NKI_1", "NYU_1"),
+    "OASIS-1": ("OASIS-2",),
+    "OASIS-2": ("defaced", "OASIS-1"),
+    "NKI-RS2": ("Where the data lie", "3 T"),
+}
+# (cohort, field, confidence) of columns whose coding was not seen in a source.
+DOUBTFUL = [
+    ("ADNI", "gds", "unconfirmed"),
+    ("ADNI", "apoe", "unconfirmed"),
+    ("HBN", "scanner_model", "unconfirmed"),
+    ("HBN", "field_strength", "unconfirmed"),
+    ("HBN", "vendor", "medium"),
+    ("BGSP", "age_at_scan", "medium"),
+    ("BGSP", "sex", "medium"),
+    ("BGSP", "education_years", "medium"),
+    ("NKI-RS", "diagnosis", "low"),
+    ("NKI-RS2", "diagnosis", "low"),
+]
+
+
+@pytest.mark.parametrize(("name", "words"), UNCONFIRMED.items())
+def test_facts_that_no_source_confirms_stay_marked(name, words):
+    marked = load_definition(name).unconfirmed
+    assert not [word for word in words if not any(word in statement for statement in marked)]
+
+
+@pytest.mark.parametrize(("name", "field", "confidence"), DOUBTFUL)
+def test_doubtful_fields_stay_marked(name, field, confidence):
+    assert load_definition(name).fields[field][0].confidence == confidence
+
+
+def test_doubtful_definitions_stay_marked():
+    confidence = {name: load_definition(name).confidence for name in COHORTS}
+    assert confidence["NKI-RS2"] == "low"
+    assert {confidence[name] for name in ("HBN", "BGSP", "FCON1000", "SCHIZO")} == {"medium"}
 
 
 def write(tmp_path, **changes):
@@ -145,6 +198,8 @@ def write(tmp_path, **changes):
         ({"fields": {"sex": {"constant": "M", "group": "site"}}}, "exactly one of"),
         ({"fields": {"sex": {"table": "people", "columns": ["sex"]}}}, "no table 'people'"),
         ({"fields": {"vendor": {"lookup": "scanner"}}}, "no lookup 'scanner'"),
+        ({"ratings": [{"table": "qc", "column": "PASS", "order": [1, "", 0]}]}, "no table 'qc'"),
+        ({"ratings": [{"table": "qc", "column": "PASS", "order": [1, 0]}]}, "images without a rating"),
         ({"fields": {"site": {"lookup": "s"}}, "lookups": {"s": {"a": {"site": "b"}}}, "extra": 1}, "extra"),
         ({"images": {"x": {"pattern": "(", "example": "a", "modality": "T1"}}}, "not a regular expression"),
         ({"images": {"x": {"pattern": "(?P<subject>a)", "example": "b", "modality": "T1"}}}, "its own example"),

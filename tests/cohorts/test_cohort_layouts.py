@@ -1,8 +1,12 @@
 """All eighteen cohorts with their traps: every image ends where the truth says, with the truth's values."""
 
+import random
+
 import pandas as pd
 import pytest
 
+from braing3n.cohorts.scan import assemble
+from braing3n.cohorts.walk import walk
 from braing3n.phantom.layouts import LAYOUTS
 
 YEAR_TOLERANCE = 0.01  # ages come with two decimals, or as birth months
@@ -55,6 +59,15 @@ def test_every_file_is_accounted_for(cohort):
     assert cohort.ledger.index.is_unique
     assert set(cohort.ledger["status"]) <= {"kept", "excluded", "failed"}
     assert (cohort.ledger.loc[cohort.ledger["status"] != "kept", "reason"] != "").all()
+
+
+def test_order_of_files_changes_nothing(cohort):
+    found = walk(cohort.tree.root)
+    random.Random(len(found)).shuffle(found)
+    shuffled = assemble(cohort.definition, cohort.tree.root, found)
+    pd.testing.assert_frame_equal(shuffled.rows, cohort.scan.rows)
+    pd.testing.assert_frame_equal(shuffled.ledger, cohort.scan.ledger)
+    assert shuffled.notes == cohort.scan.notes
 
 
 def test_one_image_a_session_and_modality(cohort):

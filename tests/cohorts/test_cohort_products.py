@@ -83,7 +83,7 @@ def test_dates_leave_only_on_request(adni, tmp_path):
     export_bids(adni, tmp_path / "with", dates=True)
     name = "ADNI/sub-ADNI941S9001/sub-ADNI941S9001_sessions.tsv"
     assert "acq_time" not in tsv(tmp_path / "without" / name)
-    assert "2010-05-05" in set(tsv(tmp_path / "with" / name)["acq_time"])
+    assert "2010-05-05T00:00:00" in set(tsv(tmp_path / "with" / name)["acq_time"])
 
 
 def test_summary_stands_beside_the_paper(adni):

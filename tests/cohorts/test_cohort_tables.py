@@ -6,13 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braing3n.cohorts.derive import age_from_birth, apoe_genotype, item_sum
+from braing3n.cohorts.derive import UnknownValueError, age_from_birth, apoe_genotype, item_sum, retest_age
 from braing3n.cohorts.fields import _field_strength, _vendor
 from braing3n.cohorts.identity import clean, labels
 from braing3n.cohorts.table_models import ClinicalTable, Cut
 from braing3n.cohorts.tables import ALWAYS_MISSING, canonical, parse_dates, table_files
 from braing3n.cohorts.template import fill, parts_of
-from braing3n.errors import BrainG3NError
 
 IMAGES = pd.DataFrame({"date": pd.to_datetime(["2010-06-15", "2012-06-15"])})
 
@@ -65,7 +64,7 @@ def test_age_from_birth():
     ages = age_from_birth(pd.DataFrame({"PTDOB": ["06/1940", ""]}), IMAGES, ALWAYS_MISSING, formats=["%m/%Y"])
     assert ages[0] == pytest.approx(70.0, abs=0.01)
     assert pd.isna(ages[1])
-    with pytest.raises(BrainG3NError, match=r"PTDOB.*'?June"):
+    with pytest.raises(UnknownValueError, match=r"birth dates.*PTDOB"):
         age_from_birth(pd.DataFrame({"PTDOB": ["June", ""]}), IMAGES, ALWAYS_MISSING, formats=["%m/%Y"])
 
 
@@ -83,8 +82,24 @@ def test_item_sum_of_a_blank_is_unknown_unless_the_blank_has_a_value():
     recoded = item_sum(columns, IMAGES, ALWAYS_MISSING, highest=3, recode={"a": {"": 0}, "b": {"": 0}})
     assert recoded.tolist()[0] == 1
     assert pd.isna(recoded[1]), "a person without a row must not score"
-    with pytest.raises(BrainG3NError, match="outside its scale"):
-        item_sum(pd.DataFrame({"a": ["4"]}), IMAGES, ALWAYS_MISSING, highest=3)
+    for answer in ("4", "-1", "x"):
+        with pytest.raises(UnknownValueError, match="outside its scale"):
+            item_sum(pd.DataFrame({"a": [answer]}), IMAGES, ALWAYS_MISSING, highest=3)
+
+
+@pytest.mark.parametrize(
+    ("row", "age"), [(("20", "365.25", "d"), 21), (("20", "#", "d"), None), (("20", "1440", "m"), 20 + 1 / 365.25)]
+)
+def test_retest_age(row, age):
+    columns = pd.DataFrame([row], columns=["age", "duration", "unit"])
+    found = retest_age(columns, IMAGES, ALWAYS_MISSING | {"#"})[0]
+    assert pd.isna(found) if age is None else found == pytest.approx(age)
+
+
+@pytest.mark.parametrize(("row", "words"), [(("20", "1", "weeks"), "unit"), (("twenty", "1", "d"), "not a number")])
+def test_retest_age_that_cannot_be_read(row, words):
+    with pytest.raises(UnknownValueError, match=words):
+        retest_age(pd.DataFrame([row], columns=["age", "duration", "unit"]), IMAGES, ALWAYS_MISSING)
 
 
 @pytest.mark.parametrize(("alleles", "expected"), [(["4", "3"], "E3/E4"), (["34.0"], "E3/E4"), (["E2/E4"], "E2/E4")])
@@ -94,7 +109,7 @@ def test_apoe(alleles, expected):
 
 
 def test_apoe_that_cannot_be_read():
-    with pytest.raises(BrainG3NError, match="two alleles"):
+    with pytest.raises(UnknownValueError, match="two alleles"):
         apoe_genotype(pd.DataFrame([["3", "5"]], columns=["a", "b"]), IMAGES, ALWAYS_MISSING)
     assert apoe_genotype(pd.DataFrame([["", ""]], columns=["a", "b"]), IMAGES, ALWAYS_MISSING).isna().all()
 

@@ -7,7 +7,6 @@ from braing3n.cohorts.definition import load_definition
 from braing3n.cohorts.scan import scan_cohort
 from braing3n.errors import BrainG3NError
 from braing3n.phantom.layouts import write_layout
-from braing3n.phantom.layouts.tree import Tree
 
 
 def one(cohort, **where):
@@ -61,6 +60,14 @@ def test_ppmi_scores_belong_to_the_visit_and_to_the_state_off_medication(scanned
     assert visits["age_at_scan"].is_monotonic_increasing
 
 
+def test_ppmi_scanner_is_read_from_the_images(scanned):
+    """No open table is needed for it, and the digits of PATNO are no site."""
+    rows = scanned("PPMI").scan.rows
+    assert set(rows["vendor"]) == {"Siemens"}
+    assert set(rows["field_strength"]) == {3.0}
+    assert rows["site"].isna().all()
+
+
 def test_ppmi_total_of_101_is_a_score(scanned):
     assert one(scanned("PPMI"), subject_id="PPMI:9002", modality="T1")["updrs3"] == 101
 
@@ -73,6 +80,21 @@ def test_adni_one_image_a_date_by_stated_priority(scanned):
     assert rows.iloc[0]["entry_bias_corrected"]
     assert not rows.iloc[1]["entry_bias_corrected"]  # original DICOM of the second visit
     assert "REPEAT" not in rows.iloc[1]["source_path"]
+
+
+def test_adni_repeats_are_chosen_by_the_readers_and_not_from_what_failed(scanned):
+    """A REPEAT comes second unless the quality tables prefer it."""
+    first, second = scanned("ADNI").scan.rows.query("subject_id == 'ADNI:941_S_9002'").itertuples()
+    assert "MP-RAGE_REPEAT" in first.source_path
+    assert "_S61_" in second.source_path
+
+
+def test_unknown_ratings_are_named_errors(tmp_path):
+    write_layout("ADNI", tmp_path, 2, 2, traps=True)
+    text = (tmp_path / "MRIQUALITY.csv").read_text()
+    (tmp_path / "MRIQUALITY.csv").write_text(text.replace("S60,0", "S60,7"))
+    with pytest.raises(BrainG3NError, match=r"MRIQUALITY.csv: column 'PASS'.*'1', '', '0', '2', '3'.*'7'"):
+        scan_cohort(load_definition("ADNI"), tmp_path)
 
 
 def test_adni_diagnosis_is_the_nearest_visits_not_the_latest_or_an_old_releases(scanned):
@@ -126,6 +148,18 @@ def test_fcon1000_equal_numbers_at_two_sites_are_two_persons(scanned):
     twice = rows[rows["subject_id"].str.endswith(":00101")]
     assert len(twice) == 3
     assert twice["person_id"].nunique() == twice["bids_subject"].nunique() == 3
+
+
+def test_fcon1000_tables_without_a_header(scanned):
+    """Neither the running number nor the wrong column is the age; the code 9999 is no age."""
+    rows = scanned("FCON1000").scan.rows.set_index("subject_id")
+    oulu = rows.loc[[f"FCON1000:Oulu:7000{i}" for i in (1, 2, 3)]]
+    assert list(oulu["age_at_scan"]) == [21, 34, 22]
+    assert list(oulu["sex"]) == ["M", "F", "M"]
+    leiden = rows.loc[[f"FCON1000:Leiden_2180:7000{i}" for i in (1, 2)]]
+    assert leiden["age_at_scan"].iloc[0] == 23.5
+    assert pd.isna(leiden["age_at_scan"].iloc[1])
+    assert list(leiden["sex"]) == ["F", "M"]
 
 
 def test_fcon1000_patients_are_not_controls(scanned):
@@ -214,6 +248,38 @@ def test_ixi_second_rows_of_a_person(scanned):
     assert any("disagree" in note and "IXI013" in note for note in ixi.scan.notes)
 
 
+def test_old_excel_sheets_are_read(scanned):
+    """`.xls` gives numbers as floats: id 1.0 is IXI001 and code 2.0 a woman."""
+    ixi = scanned("IXI")
+    assert (ixi.tree.root / "IXI.xls").read_bytes()[:4] == bytes.fromhex("d0cf11e0")
+    assert one(ixi, subject_id="IXI:IXI002", modality="T1")["sex"] == "F"
+
+
+@pytest.mark.parametrize(
+    ("name", "subject", "column"),
+    [
+        ("ADNI", "941_S_9001", "education_years"),
+        ("ABIDE-I", "0050810", "age_at_scan"),
+        ("ABIDE-I", "0050810", "handedness"),
+        ("ADHD-200", "0025000", "sex"),
+        ("ADHD-200", "0025000", "age_at_scan"),
+        ("CoRR", "0025001", "handedness"),
+        ("FCON1000", "AnnArbor_a:90001", "age_at_scan"),
+        ("FCON1000", "NewYork_a:90001", "age_at_scan"),
+        ("UPENN-GBM", "UPENN-GBM-90001", "idh1"),
+        ("UPENN-GBM", "UPENN-GBM-90001", "mgmt"),
+        ("NKI-RS", "A99999999", "sex"),
+        ("HBN", "NDARZZ999QQQ", "handedness"),
+    ],
+)
+def test_missing_codes_are_missing(scanned, name, subject, column):
+    """-4, -9999, -999, N/A, #, 9999, 520 years, NOS/NEC, Indeterminate, n/a: each in its own cohort's table."""
+    rows = scanned(name).scan.rows
+    rows = rows[rows["subject_id"] == f"{name}:{subject}"]
+    assert len(rows)
+    assert rows[column].isna().all()
+
+
 def test_binned_ages_are_marked(scanned):
     assert scanned("BGSP").scan.rows["age_is_binned"].all()
     restricted = scanned("HCP-YA").scan.rows
@@ -248,20 +314,6 @@ def test_4d_files_non_brain_series_and_repeats_are_left_out(scanned):
         assert reason in reasons
 
 
-def test_duplicate_files_are_one_image(tmp_path):
-    tree = Tree(tmp_path)
-    write_layout("IXI", tmp_path, 2, 1)
-    first = tmp_path / "IXI001-Guys-1000-T1.nii.gz"
-    copy = "copies/IXI001-Guys-1000-T1.nii.gz"
-    tree.bytes(copy, first.read_bytes())
-    tree.bytes("IXI001-Guys-1999-T1.nii.gz", first.read_bytes())  # the same image under another session
-    scan = scan_cohort(load_definition("IXI"), tmp_path)
-    assert len(scan.rows) == 2
-    ledger = scan.ledger.set_index("path")
-    for path in (copy, "IXI001-Guys-1999-T1.nii.gz"):
-        assert ledger.loc[path, "reason"] == "same content as IXI001-Guys-1000-T1.nii.gz"
-
-
 def test_corr_retest_ages_are_baseline_plus_interval(tmp_path):
     """Retests are left out by default; whoever takes that rule away gets their ages from the baseline row."""
     tree = write_layout("CoRR", tmp_path, 2, 2)
@@ -274,52 +326,6 @@ def test_corr_retest_ages_are_baseline_plus_interval(tmp_path):
     assert retest["sex"] == baseline["sex"] == "F"
 
 
-def published(name, folder):
-    return scan_cohort(load_definition(name, as_published=True), folder).rows
-
-
-def test_as_published_adni_takes_the_group_at_enrolment(scanned):
-    root = scanned("ADNI").tree.root
-    rows = published("ADNI", root).query("subject_id == 'ADNI:941_S_9001'")
-    assert rows.iloc[0]["diagnosis"] == "MCI"  # EMCI in the archive's file
-    assert rows.iloc[1:]["diagnosis"].isna().all()
-    assert not rows["entry_bias_corrected"].any()
-
-
-def test_as_published_corr_has_sexes_swapped(tmp_path):
-    tree = write_layout("CoRR", tmp_path, 2, 2)
-    stem = "sub-0025000_ses-1_run-1_space-MNI152NLin2009cAsym_desc-preproc_T1w.nii.gz"
-    tree.nifti(f"fmriprep/sub-0025000/ses-1/anat/{stem}")
-    rows = published("CoRR", tmp_path)
-    assert list(rows["sex"]) == ["M"]
-    assert set(rows["entry_stripped"]) == {True}
-    assert list(scan_cohort(load_definition("CoRR"), tmp_path).rows["sex"]) == ["F", "M"]
-
-
-def test_as_published_ppmi_repeats_the_baseline(scanned):
-    rows = published("PPMI", scanned("PPMI").tree.root)
-    visits = rows[(rows["subject_id"] == "PPMI:3000") & (rows["modality"] == "T1")]
-    assert len(visits) > 1
-    for column in ("updrs3", "moca", "age_at_scan"):
-        assert visits[column].nunique() == 1
-    assert set(visits["age_source"]) == {"baseline"}
-    assert set(rows[rows["subject_id"] == "PPMI:9001"]["modality"]) == {"FLAIR"}
-
-
-def test_as_published_oasis_diagnoses(scanned):
-    first = published("OASIS-2", scanned("OASIS-2").tree.root)
-    assert set(first[first["diagnosis_detail"] == "Converted"]["diagnosis"]) == {"MCI"}
-    second = published("OASIS-1", scanned("OASIS-1").tree.root)
-    assert list(second["entry_axes"]) == ["LAS"]
-    assert list(second["diagnosis"]) == ["HC"]  # 75 years old and never rated
-    assert list(second["education_years"]) == [2.0]
-
-
-def test_as_published_abide_keeps_every_run(scanned):
-    rows = published("ABIDE-I", scanned("ABIDE-I").tree.root)
-    assert list(rows[rows["subject_id"] == "ABIDE-I:0050810"]["run"]) == [1, 2]
-
-
 @pytest.mark.parametrize(
     ("name", "path", "old", "new", "words"),
     [
@@ -327,6 +333,10 @@ def test_as_published_abide_keeps_every_run(scanned):
         ("HBN", "Site-RU/participants.tsv", ",0,", ",5,", ["Site-RU/participants.tsv", "Sex", "'5'", "'0', '1'"]),
         ("UPENN-GBM", "UPENN-GBM_clinical_info_v2.1.csv", "Wildtype", "Wild", ["IDH1", "'Wild'", "'Mutated'"]),
         ("ADNI", "MMSE_05Jan2025.csv", ",30", ",99", ["MMSE_05Jan2025.csv", "MMSCORE", "'99'", "from 0 to 30"]),
+        ("ADNI", "CDR_05Jan2025.csv", ",0.5", ",4.5", ["CDR_05Jan2025.csv", "CDGLOBAL", "'4.5'", "0, 0.5, 1, 2, 3"]),
+        ("ADNI", "PTDEMOG_05Jan2025.csv", ",01/", ",Jan ", ["PTDEMOG_05Jan2025.csv", "PTDOB", "Jan ", "%m/%Y"]),
+        ("ADNI", "APOERES_05Jan2025.csv", ",4,3", ",5,3", ["APOERES_05Jan2025.csv", "APGEN1", "2, 3, 4"]),
+        ("PPMI", "SCOPA-AUT_05Jan2025.csv", ",1,", ",x,", ["SCOPA-AUT_05Jan2025.csv", "SCAU1'", "'x'", "0 to 3"]),
         ("ADNI", "DXSUM_05Jan2025.csv", "DIAGNOSIS", "DXCURREN", ["DXSUM_05Jan2025.csv", "DIAGNOSIS", "DXCURREN"]),
     ],
 )

@@ -144,8 +144,34 @@ def _adni_traps(tree: Tree, demographics: list[list], diagnoses: list[list], mms
     first = tree.dicom(f"ADNI/{subject}/MP-RAGE/2012-06-01_10_00_00.0/I900020", "first")
     tree.keep(first, subject_id=f"ADNI:{subject}", session_id="20120601", diagnosis="AD", mmse=None)
     tree.drop(tree.dicom(f"ADNI/{subject}/MP-RAGE_REPEAT/2012-06-01_10_00_00.0/I900021", "again"), "repeat")
+    _adni_quality(tree, demographics, diagnoses)
     late = image("MT1__GradWarp__N3m", 900030, "2015-01-01")
     tree.keep(late, subject_id=f"ADNI:{subject}", session_id="20150101", diagnosis=None, score_date_delta_days=None)
+
+
+def _adni_quality(tree: Tree, demographics: list[list], diagnoses: list[list]) -> None:
+    """A visit whose readers prefer the second acquisition, and one whose first acquisition failed after processing."""
+    subject, first, second = "941_S_9002", "2013-03-05", "2014-03-05"
+    demographics.append(["ADNI2", subject, 9002, "bl", 1, "05/1945", 1, 12])
+    diagnoses += [[subject, "bl", first, 1], [subject, "m12", second, 1]]
+
+    def folder(series: str, day: str, image: str) -> str:
+        return f"ADNI/{subject}/{series}/{day}_10_00_00.0/{image}"
+
+    kept = tree.dicom(folder("MP-RAGE_REPEAT", first, "I900041"), "x")
+    tree.keep(kept, subject_id=f"ADNI:{subject}", session_id="20130305", diagnosis="HC")
+    tree.drop(tree.dicom(folder("MP-RAGE", first, "I900040"), "x"), f"repeat: {kept}")
+    tree.drop(tree.dicom(folder("MPRAGE_SENSE", first, "I900042"), "x"), f"repeat: {kept}")
+    columns = ["RID", "loni_image", "series_type", "series_quality", "series_selected"]
+    readers = [columns, [9002, "I900041", "T1", 2, 1], [9002, "I900040", "T1", 1, 0], [9002, "I900042", "T1", -1, 0]]
+    tree.text("MAYOADIRL_MRI_IMAGEQC_12_08_15.csv", [*readers, [9002, "I900043", "fMRI", 9, 9]])
+
+    name = f"ADNI_{subject}_MR_MT1__GradWarp__N3m_Br_1"
+    failed = f"{folder('MT1__GradWarp__N3m', second, 'I900050')}/{name}_S60_I900050.nii"
+    passed = f"{folder('MT1__GradWarp__N3m', second, 'I900051')}/{name}_S61_I900051.nii"
+    tree.drop(tree.nifti(failed), f"repeat: {passed}")
+    tree.keep(tree.nifti(passed), subject_id=f"ADNI:{subject}", session_id="20140305", diagnosis="HC")
+    tree.text("MRIQUALITY.csv", [["RID", "LONIUID", "PASS"], [9002, "S60", 0], [9002, "S61", 1]])
 
 
 def upenn_gbm(tree: Tree, volumes: int, subjects: int, traps: bool) -> None:

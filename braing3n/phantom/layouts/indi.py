@@ -37,6 +37,7 @@ def nki_rs(tree: Tree, volumes: int, subjects: int, traps: bool) -> None:
         tree.keep(later, subject_id=f"NKI-RS:{subject}", age_at_scan=None, sex=None)
         tree.drop(tree.nifti(f"{base.format('FLU1')}_run-2_T1w.nii.gz"), "repeat")
         tree.drop(tree.nifti(f"{base.format('BAS1')}_FLAIR.nii.gz"), "T1 only")
+        tree.drop(tree.nifti(f"{base.format('TRT')}_T1w.nii.gz", content=first), f"same content as {first}")
         tree.drop(tree.nifti(f"RawDataBIDSLatest/sub-{subject}/ses-BAS1/func/x_bold.nii.gz"), "not anatomical")
     tree.text("aws_links.csv", links)
     tree.text("participants.tsv", people, "\t")
@@ -209,8 +210,23 @@ def fcon1000(tree: Tree, volumes: int, subjects: int, traps: bool) -> None:
         brain = tree.nifti("NewYork_a/sub90001/anat/mprage_skullstripped.nii.gz")
         tree.keep(brain, subject_id="FCON1000:NewYork_a:90001", age_at_scan=None, entry_stripped=True)
         tree.drop(tree.nifti("NewYork_a_ADHD/sub90002/anat/mprage_anonymized.nii.gz"), "patients")
+        _fcon1000_without_headers(tree)
     for site, rows in people.items():
         tree.text(f"{site}/participants.tsv", rows, "\t")
+
+
+def _fcon1000_without_headers(tree: Tree) -> None:
+    """NITRC's tables: a running number between id and age at one site, another order and no handedness at the other."""
+    oulu = [["sub70001", 1, 21, "m", "R"], ["sub70002", 2, 34, "f", "L"], ["sub70003", 3, 22, "M", ""]]
+    leiden = [["f", 23.5, "sub70001"], ["m", 9999, "sub70002"]]
+    tree.text("Oulu/Oulu_demographics.txt", oulu, "\t")
+    tree.text("Leiden_2180/Leiden_2180_demographics.txt", leiden, " ")
+    truth = {f"Oulu:{row[0][3:]}": (row[2], row[3], row[4]) for row in oulu}
+    truth |= {f"Leiden_2180:{row[2][3:]}": (row[1], row[0], "") for row in leiden}
+    for subject, (age, sex, hand) in truth.items():
+        path = "{}/sub{}/anat/mprage_anonymized.nii.gz".format(*subject.split(":"))
+        tree.keep(tree.nifti(path), subject_id=f"FCON1000:{subject}", sex=sex.upper(), handedness=hand or None)
+        tree.kept[-1]["age_at_scan"] = None if age == 9999 else float(age)
 
 
 def adhd_200(tree: Tree, volumes: int, subjects: int, traps: bool) -> None:
@@ -281,6 +297,9 @@ def corr(tree: Tree, volumes: int, subjects: int, traps: bool) -> None:
         rows.append(["NYU_2", 25000, "retest_2", "#", "#", "#", 60, "d"])
         base = "RawDataBIDS/BMB_1/sub-0025000/ses-{0}/anat/sub-0025000_ses-{0}_run-{1}_T1w.nii.gz"
         tree.drop(tree.nifti(base.format(2, 1)), "retest")
+        twice = [base.replace("0025000", f"002700{i}").format(1, 1) for i in (1, 2)]  # one image under two persons' ids
+        for path in twice:
+            tree.drop(tree.nifti(path, content="twice"), f"another subject's image: {twice[0]} = {twice[1]}")
         tree.drop(tree.nifti(base.format(1, 2)), "repeat")
         held_out = "RawDataBIDS/NKI_1/sub-0021002/ses-1/anat/sub-0021002_ses-1_run-1_T1w.nii.gz"
         tree.drop(tree.nifti(held_out), "NKI-RS")
