@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
+from braing3n.cohorts.bids_layout import bids_defaults
 from braing3n.cohorts.candidates import match_all
 from braing3n.cohorts.definition import CohortDefinition, known_cohorts, load_definition
 from braing3n.cohorts.duplicates import FOR_ANOTHER, OF_ANOTHER
@@ -17,6 +18,7 @@ from braing3n.cohorts.walk import Found, walk
 from braing3n.errors import BrainG3NError
 
 EXAMPLES = 10
+BIDS = "a BIDS dataset (`layout: bids`, docs/cohorts.md)"
 _UNKNOWN = ("no image pattern", "modality not recognised")
 _NOT_IMAGES = ("not an image", "hidden file", "clinical table")
 
@@ -26,8 +28,8 @@ class Check:
     """Verdict on a folder.
 
     `kept`: paths to keep; `left_out` and `failed`: reason -> paths; `unknown`: images that no pattern or rule knows;
-    `scan`: the index rows, absent if there would be none; `error`: why not; `looks_like`: other cohorts whose patterns
-    match images here -> how many, most first, where this one's match none.
+    `scan`: the index rows, absent if there would be none; `error`: why not. Where no image matches, `above` is a folder
+    above from which on images would match, and `looks_like` which other definitions match images here -> how many.
     """
 
     found: int
@@ -37,6 +39,7 @@ class Check:
     unknown: dict[str, list[str]] = field(default_factory=dict)
     scan: Scan | None = None
     error: BrainG3NError | None = None
+    above: Path | None = None
     looks_like: dict[str, int] = field(default_factory=dict)
 
 
@@ -62,6 +65,7 @@ def check_folder(definition: CohortDefinition, root: str | Path) -> Check:
         kind = check.failed if line.status == "failed" else kind
         kind.setdefault(reason, []).append(line.path)
     if not check.kept:
+        check.above = _folder_above(definition, root, found)
         check.looks_like = _other_cohorts(definition, found)
     return check
 
@@ -73,10 +77,23 @@ def _kind_of_reason(reason: str) -> str:
     return "same content as another image" if reason.startswith("same content") else reason
 
 
+def _folder_above(definition: CohortDefinition, root: Path, found: list[Found]) -> Path | None:
+    """The nearest of three folders above `root` whose name the patterns need."""
+    root = root.resolve()
+    for folder in root.parents[:3]:
+        prefix = f"{root.relative_to(folder).as_posix()}/"
+        if match_all(definition, [replace(item, first=prefix + item.first) for item in found])[0]:
+            return folder
+    return None
+
+
 def _other_cohorts(definition: CohortDefinition, found: list[Found]) -> dict[str, int]:
-    others = [name for name in known_cohorts() if name != definition.name]
-    counts = {name: len(match_all(load_definition(name), found)[0]) for name in others}
-    return {name: n for name, n in sorted(counts.items(), key=lambda item: -item[1]) if n}
+    """Other definitions, most matches first, and any BIDS dataset after them."""
+    others = [load_definition(name) for name in known_cohorts() if name != definition.name]
+    counts = sorted(((other.name, len(match_all(other, found)[0])) for other in others), key=lambda item: -item[1])
+    own = {"name": BIDS, "title": BIDS, "prefix": "BIDS", "licence": {"name": "its own", "access": "its own"}}
+    bids = CohortDefinition.model_validate(bids_defaults() | own)
+    return {name: n for name, n in [*counts, (BIDS, len(match_all(bids, found)[0]))] if n}
 
 
 def _by_patterns_alone(definition: CohortDefinition, found: list[Found]) -> pd.DataFrame:
@@ -99,7 +116,11 @@ def describe(definition: CohortDefinition, root: str | Path, check: Check) -> st
     if not check.kept:
         lines += ["Images of this cohort look like this below the folder:"]
         lines += [f"  {pattern.example}  ({pattern.name})" for pattern in definition.images]
-        lines += [f"The folder looks like {name} ({n} images)." for name, n in check.looks_like.items()]
+        lines += [""]
+        lines += [f"They do from a folder above on: try --root {check.above}"] if check.above else []
+        lines += [f"The folder looks like {name}: {n} images" for name, n in check.looks_like.items()]
+        if not (check.above or check.looks_like):
+            lines += ["No other definition knows these images either; docs/cohorts.md shows how to write one."]
         lines += [""]
     for title, items in (("unconfirmed", definition.unconfirmed), ("notes", definition.notes)):
         lines += [f"{title}:", *(f"  - {item}" for item in items), ""] if items else []

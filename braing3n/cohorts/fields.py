@@ -201,6 +201,8 @@ class _Harmoniser:
         if definition.within_days is None:
             joined = rows.set_index(KEY)[list(columns)].reindex(keys)
             return joined.set_axis(self.images.index), pd.Series(np.nan, index=self.images.index)
+        if self.images["date"].isna().all():
+            self._note(f"table '{table.name}' is joined by date, but no pattern finds a date in a path (group 'date')")
         # Visits without an answer must not hide a near visit with one.
         answered = ~np.logical_and.reduce([is_missing(rows[column], missing) for column in columns])
         visits = rows[answered & rows[DATE].notna()].drop_duplicates([KEY, DATE]).sort_values(DATE, kind="stable")
@@ -248,6 +250,10 @@ class _Harmoniser:
                 remedy=f"look the codes up and add them to fields.{name} of the definition of {self.definition.name}",
             )
         return raw.map(decided).astype("float64" if numeric else "object")
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
 
     def _note_exclusions(self, source: FieldSource, raw: pd.Series) -> None:
         reasons = {canonical(code): reason for code, reason in source.exclude.items()}

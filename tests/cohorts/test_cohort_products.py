@@ -134,7 +134,30 @@ def test_check_of_a_folder_that_matches_nothing_says_what_it_looks_like(tmp_path
     text = describe(definition, tmp_path, check_folder(definition, tmp_path))
     assert "would be kept: 0" in text
     assert "IXI002-Guys-0828-T1.nii.gz" in text
-    assert "looks like ADNI (5 images)" in text
+    assert "looks like ADNI: 5 images" in text
+
+
+def test_check_below_the_root_names_the_folder_above(tmp_path):
+    write_layout("ADNI", tmp_path, 5, 2)
+    definition = load_definition("ADNI")
+    below = tmp_path / "ADNI/001_S_0001"
+    check = check_folder(definition, below)
+    assert not check.kept
+    assert check.above == below.parent
+    assert f"try --root {below.parent}" in describe(definition, below, check)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("sub-01/anat/sub-01_T1w.nii.gz", "looks like a BIDS dataset (`layout: bids`, docs/cohorts.md): 1 images"),
+        ("odd/name.nii.gz", "No other definition knows these images either; docs/cohorts.md"),
+    ],
+)
+def test_check_of_what_no_cohort_knows(tmp_path, path, words):
+    Tree(tmp_path).nifti(path)
+    definition = load_definition("IXI")
+    assert words in describe(definition, tmp_path, check_folder(definition, tmp_path))
 
 
 def test_check_of_an_empty_folder(tmp_path):
