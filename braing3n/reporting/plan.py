@@ -19,6 +19,7 @@ import yaml
 
 from braing3n.config import Config
 from braing3n.config.training import TrainSettings
+from braing3n.encoders.registry import encoder_of, weights_needed
 from braing3n.errors import BrainG3NError
 from braing3n.files import read_json, read_parquet
 from braing3n.geometry import N_TOKENS, PATCH_SIZE, VOLUME_SHAPE
@@ -137,25 +138,35 @@ def make_plan(config: Config, slots: Slots, gpu_tflops: float, benchmarks: Path 
             plan.stages.append(shard_stage(name, config, shards, timings, slots))
         else:
             plan.stages.append(training_stage(name, works[name], results, slots, gpu_tflops))
+    for encoder in probed_encoders(config):
+        plan.stages.append(shard_stage(f"encode_{encoder}", config, shards, timings, slots))
     plan.stages += [single_stage(name, path, results, timings) for name, path in SINGLE.items()]
     return plan
+
+
+def probed_encoders(config: Config) -> list[str]:
+    """Encoders with a pass over the volumes of their own, as the workflow chooses them (workflow/rules/common.smk)."""
+    weights = config.probe.weights
+    names = sorted({encoder_of(name) for name in config.probe.encoders} - {None, "mae"})
+    return [name for name in names if not weights_needed(name) or (name in weights and weights[name].exists())]
 
 
 def shard_stage(
     step: str, config: Config, shards: dict[tuple[str, str], int], timings: pd.DataFrame, slots: Slots
 ) -> Stage:
-    """A stage with one job a shard."""
+    """A stage with one job a shard: a preprocessing step, `encode`, or `encode_<encoder>`, which costs as much."""
+    kind = step.partition("_")[0]
     results = config.pathvars.results
     done = {key for key in shards if shard_output(results, step, *key).exists()}
     left = {key: n for key, n in shards.items() if key not in done}
     volumes = sum(left.values())
-    on_gpu = step == "encode" or (step == "mask" and config.preprocess.mask.backend == "hd-bet")
+    on_gpu = kind == "encode" or (step == "mask" and config.preprocess.mask.backend == "hd-bet")
     stage = Stage(step, len(shards), len(done))
     measured = rate_of(timings, step, shards)
     if measured is not None:
         seconds, core_seconds, stage.rate = measured
     elif on_gpu:
-        seconds = core_seconds = GPU_SECONDS[step]
+        seconds = core_seconds = GPU_SECONDS[kind]
         stage.rate = f"assumed {seconds:g} s a volume on one GPU"
     else:
         core_seconds = float(CORE_SECONDS[step])
@@ -163,7 +174,7 @@ def shard_stage(
         stage.rate = f"assumed {core_seconds:g} core-seconds a volume"
     stage.cpu_hours = volumes * core_seconds / 3600
     stage.gpu_hours = volumes * seconds / 3600 if on_gpu else 0.0
-    rounds = math.ceil(len(left) / slots.parallel(THREADS[step], int(on_gpu)))
+    rounds = math.ceil(len(left) / slots.parallel(THREADS[kind], int(on_gpu)))
     stage.wall_hours = rounds * (volumes / len(left) if left else 0) * seconds / 3600
     stage.disk_gb = disk_of(step, volumes, results)
     return stage
@@ -172,6 +183,8 @@ def shard_stage(
 def shard_output(results: Path, step: str, cohort: str, shard: str) -> Path:
     if step == "encode":
         return results / "latents" / cohort / f"{shard}.parquet"
+    if step.startswith("encode_"):
+        return results / "features" / step.removeprefix("encode_") / cohort / f"{shard}.parquet"
     return results / "status" / step / cohort / f"{shard}.parquet"
 
 
@@ -318,7 +331,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield ""
     yield f"{'stage':<19}{'jobs':>7}{'done':>7}{'CPU h':>9}{'GPU h':>9}{'disk GB':>10}{'wall time':>15}"
     for stage in plan.stages:
-        yield _row(stage.stage, stage.jobs, stage.jobs_done, stage)
+        yield _row(stage.stage[:18], stage.jobs, stage.jobs_done, stage)
     known = [stage for stage in plan.stages if stage.wall_hours is not None]
     total = Stage("all", sum(s.jobs for s in plan.stages), sum(s.jobs_done for s in plan.stages))
     for name in ("cpu_hours", "gpu_hours", "disk_gb", "wall_hours"):

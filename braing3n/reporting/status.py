@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from braing3n.errors import BrainG3NError
 from braing3n.files import read_json
 from braing3n.reporting.page import duration
 from braing3n.reporting.run import MODELS, STEPS
 
+ROWS = (*STEPS, "encode")
 COLUMNS = ["volume_id", "status", "reason", "error_class", "failed_step", "finished_at"]
 STAGES = {  # what a stage leaves behind when it is done, in the order of the workflow
     "metadata": "metadata/volumes.parquet",
@@ -97,12 +99,15 @@ def read_status(results: Path, cohort: str | None = None, step: str | None = Non
     if not index.exists():
         raise BrainG3NError("there is no index", file=index, remedy="run: braing3n index --config config/config.yaml")
     cohorts = read_json(index)["cohorts"]
-    for name, known in ((cohort, cohorts), (step, STEPS)):
+    for name, known in ((cohort, cohorts), (step, ROWS)):
         if name is not None and name not in known:
             raise BrainG3NError(f"unknown: {name}", file=index, expected=", ".join(known))
     steps, errors = [], []
     for name in [cohort] if cohort else sorted(cohorts):
-        for each in [step] if step else STEPS:
+        for each in [step] if step else ROWS:
+            if each == "encode":
+                steps.append(encode_state(results, name, cohorts[name]["shards"]))
+                continue
             state, failures = step_state(results, name, each, cohorts[name]["shards"])
             steps.append(state)
             errors.append(failures)
@@ -138,6 +143,27 @@ def step_state(results: Path, cohort: str, step: str, shards: dict[str, int]) ->
         failures.append(table[here & (table["status"] == "failed")].assign(step=step))
     state.pending = state.volumes - state.done - state.excluded - state.failed - state.earlier
     return state, pd.concat(failures) if failures else pd.DataFrame(columns=[*COLUMNS, "step"])
+
+
+def encode_state(results: Path, cohort: str, shards: dict[str, int]) -> StepState:
+    """Volumes of one cohort with latents; what preprocessing lost does not reach the encoder."""
+    state = StepState(cohort, "encode", volumes=sum(shards.values()), shards=len(shards))
+    for shard, volumes in shards.items():
+        stored = _rows(results / "volumes" / cohort / f"{shard}.parquet")
+        state.earlier += volumes - stored if stored is not None else 0
+        encoded = _rows(results / "latents" / cohort / f"{shard}.parquet")
+        state.shards_done += encoded is not None
+        state.done += encoded or 0
+    state.pending = state.volumes - state.done - state.earlier
+    return state
+
+
+def _rows(path: Path) -> int | None:
+    """Length of a table, or None if it is not there."""
+    try:
+        return pq.read_metadata(path).num_rows
+    except FileNotFoundError:
+        return None
 
 
 def _count_in_flight(state: StepState, results: Path, step: str, shard: str, volumes: int) -> None:

@@ -114,6 +114,14 @@ def test_stages_without_a_known_cost_are_named_and_not_counted(config):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_encoders_with_a_pass_of_their_own_are_planned_unless_their_weights_are_missing(config):
+    probe = config.probe.model_copy(update={"encoders": ("mae-brain", "site", "untrained", "brainiac")})
+    plan, stage = stages(config.model_copy(update={"probe": probe}))
+    assert stage["encode_untrained"].jobs == plan.shards
+    assert stage["encode_untrained"].gpu_hours == stage["encode"].gpu_hours
+    assert "encode_brainiac" not in stage
+
+
 def test_threads_gpus_and_rates_are_those_of_the_workflow():
     rules = "\n".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
     blocks = dict(re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", rules, flags=re.M | re.S))

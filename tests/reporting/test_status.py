@@ -27,6 +27,17 @@ def test_counts_follow_the_status_tables_and_add_up(whole_results):
     assert state_of(whole_results, "IXI", "crop").earlier == 1
 
 
+def test_encoding_counts_the_volumes_with_latents(results):
+    latents = results / "latents/IXI/0000.parquet"
+    write_parquet(results / "volumes/IXI/0000.parquet", pd.DataFrame({"volume_id": list("abcdef")}))
+    latents.unlink(missing_ok=True)
+    before = state_of(results, "IXI", "encode")
+    assert (before.done, before.earlier, before.pending, before.shards_done) == (0, 1, 6, 0)
+    write_parquet(latents, pd.DataFrame({"volume_id": list("abcdef")}))
+    after = state_of(results, "IXI", "encode")
+    assert (after.done, after.earlier, after.pending, after.shards_done) == (6, 1, 0, 1)
+
+
 def test_error_classes_carry_their_last_reason(whole_results):
     (error,) = read_status(whole_results).errors
     assert (error.step, error.error_class, error.count) == ("n4", "BrainG3NError", 1)
