@@ -180,7 +180,7 @@ class ProbeSettings(Settings):
     """Sources of features, compared on the same scans and folds (docs/encoders.md)."""
     weights: dict[str, Path] = Field(default_factory=dict)
     """Published encoder -> its weights file; an encoder without one is reported as unavailable."""
-    protocols: tuple[Literal["recommended", "recommended-all-scans", "published"], ...] = (
+    protocols: tuple[Literal["recommended", "recommended-all-scans", "recommended-combat", "published"], ...] = (
         "recommended",
         "recommended-all-scans",
         "published",

@@ -50,6 +50,11 @@ def bootstrap(scorer: Scorer, persons: np.ndarray, count: int, seed: int) -> dic
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
+def widened(replicates: np.ndarray, factor: float) -> np.ndarray:
+    """Replicates (count + 1,) with their distances from the estimate multiplied."""
+    return replicates[0] + factor * (replicates - replicates[0])
+
+
 def percentile_interval(replicates: np.ndarray, level: float = 0.95) -> Interval:
     """Estimate with its percentile interval, from `bootstrap`'s replicates; undefined resamples are left out."""
     drawn = replicates[1:][np.isfinite(replicates[1:])]

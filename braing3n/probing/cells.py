@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,8 @@ import pandas as pd
 from braing3n.config.training import ProbeSettings
 from braing3n.probing.folds import regression_strata, split_hash, stratified_group_folds
 from braing3n.probing.tasks import POOLED, Target, Task, target
+
+ONE_SCAN = ("recommended", "recommended-combat")  # protocols that weigh persons alike
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Cell:
         shared: the folds are the persons' own over all slices of the task.
         too_few: why the cell is left out, or None.
         smallest: persons of the smallest class, or of all in a regression.
+        sites: (n,) codes of the acquisition sites.
     """
 
     task: Task
@@ -40,6 +43,7 @@ class Cell:
     too_few: str | None
     smallest: int
     shared: bool = False
+    sites: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
 
     @property
     def n_persons(self) -> int:
@@ -63,7 +67,7 @@ def cells(task: Task, metadata: pd.DataFrame, usable: np.ndarray, settings: Prob
         in_slice = everyone if part == POOLED else everyone[(metadata["modality"] == part).to_numpy()[everyone]]
         for protocol in settings.protocols:
             rows = in_slice
-            if protocol == "recommended":
+            if protocol in ONE_SCAN:
                 rows = one_scan_per_person(rows, persons, volume_ids)
             cell = large_classes(task, part, protocol, rows, asked, persons, settings.min_class_persons)
             if cell.too_few is None:

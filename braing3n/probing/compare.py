@@ -75,7 +75,7 @@ def best_modality(scored: list[Scored], settings: ProbeSettings) -> list[Row]:
         if np.isnan(losses).all(axis=0).any():
             continue
         merged = chosen_folds(own, np.nanargmin(losses, axis=0))
-        result = score(merged.cell, merged.encoder, merged.out, settings)
+        result = score(merged.cell, merged.encoder, merged.out, settings, max(one.widening for one in own))
         rows += result.rows(None, settings)
     return rows
 
@@ -95,9 +95,10 @@ def chosen_folds(parts: list[Scored], choice: np.ndarray) -> Scored:
         values=joined([one.cell.values for one in parts]),
         persons=joined([one.cell.persons for one in parts]),
         fold=joined([one.cell.fold for one in parts]),
+        sites=joined([one.cell.sites for one in parts]),
         smallest=min(one.cell.smallest for one in parts),
         split_hash=short_hash(*(one.cell.split_hash for one in parts), *map(str, choice)),
     )
     check_disjoint(cell.fold, cell.persons)
     out = OutOfFold(joined([one.out.predictions for one in parts]), np.full(len(choice), np.nan))
-    return Scored(cell, first.encoder, out, {}, {})
+    return Scored(cell, first.encoder, out, {}, {}, first.widening)

@@ -30,12 +30,15 @@ class OutOfFold:
         inner_loss: (folds,) mean inner loss at the chosen penalty, NaN where nothing was chosen.
         inner_predictions: (folds, n, ...) like `predictions`, of the inner models of each outer fold at its chosen
             penalty; NaN on that fold's own scans. Empty where nothing was chosen.
+        scores: (n, folds, c) float32, logits or numbers that the model of every outer fold gives to every scan; NaN for
+            folds that were not asked for.
     """
 
     predictions: np.ndarray
     chosen: np.ndarray
     inner_loss: np.ndarray = field(default_factory=lambda: np.empty(0))
     inner_predictions: np.ndarray = field(default_factory=lambda: np.empty(0))
+    scores: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
 class TrainingSets:
@@ -99,7 +102,8 @@ def published_classification(
     covariance = Covariance.of(X, np.ones(X.shape[1]))
     weights, penalty = class_weights(labels, classes, sets.masks, balanced=False), np.ones(len(tested))
     coefficients = logistic(X, labels, classes, weights, penalty, sets.scales, covariance, iterations=iterations)
-    return OutOfFold(own_fold(class_probabilities(logits(X, coefficients)), fold, tested), penalty)
+    z = logits(X, coefficients)
+    return OutOfFold(own_fold(class_probabilities(z), fold, tested), penalty, scores=by_fold(z, fold, tested))
 
 
 def recommended_classification(
@@ -141,8 +145,9 @@ def recommended_classification(
     weights = class_weights(labels, classes, sets.masks, balanced)
     penalty = 1 / grid[chosen[tested]]
     coefficients = logistic(X, labels, classes, weights, penalty, sets.scales, covariance, iterations=iterations)
-    predictions = own_fold(class_probabilities(logits(X, coefficients)), fold, tested)
-    return OutOfFold(predictions, grid[chosen], inner_loss, at_chosen(inner, chosen, fold, (classes,)))
+    z = logits(X, coefficients)
+    predictions, scores = own_fold(class_probabilities(z), fold, tested), by_fold(z, fold, tested)
+    return OutOfFold(predictions, grid[chosen], inner_loss, at_chosen(inner, chosen, fold, (classes,)), scores)
 
 
 def published_regression(
@@ -151,11 +156,10 @@ def published_regression(
     """Ridge regression with a fixed alpha on raw features. X (n, d) float32, values (n,), fold (n,)."""
     X, tested = centre(X), outer_folds(fold, only)
     sums = FoldSums.of(X, values, fold, int(fold.max()) + 1)
-    predictions = np.full(len(X), np.nan)
-    for f in tested:
-        coefficients = ridge(sums.training((f,)), alpha, np.ones(X.shape[1]))
-        predictions[fold == f] = predict(X[fold == f], coefficients)[:, 0]
-    return OutOfFold(predictions, np.full(len(tested), alpha))
+    models = [ridge(sums.training((f,)), alpha, np.ones(X.shape[1])) for f in tested]
+    guesses = predict(X, np.hstack(models))  # (n, models)
+    scores = by_fold(guesses[..., None], fold, tested)
+    return OutOfFold(own_fold(guesses, fold, tested), np.full(len(tested), alpha), scores=scores)
 
 
 def recommended_regression(
@@ -172,12 +176,12 @@ def recommended_regression(
             loss[outer, judge] = ((inner[outer, judge] - values[rows, None]) ** 2).mean(0)
     chosen, inner_loss = choose(loss, fold)
 
-    predictions = np.full(len(X), np.nan)
-    for f in outer_folds(fold, only):
-        training = sums.training((f,))
-        coefficients = ridge(training, grid[chosen[f]], training.scale())
-        predictions[fold == f] = predict(X[fold == f], coefficients)[:, 0]
-    return OutOfFold(predictions, grid[chosen], inner_loss, at_chosen(inner, chosen, fold, ()))
+    tested = outer_folds(fold, only)
+    training = [sums.training((f,)) for f in tested]
+    models = [ridge(part, grid[chosen[f]], part.scale()) for f, part in zip(tested, training, strict=True)]
+    guesses = predict(X, np.hstack(models))  # (n, models)
+    predictions, scores = own_fold(guesses, fold, tested), by_fold(guesses[..., None], fold, tested)
+    return OutOfFold(predictions, grid[chosen], inner_loss, at_chosen(inner, chosen, fold, ()), scores)
 
 
 def outer_folds(fold: np.ndarray, only: int | None) -> list[int]:
@@ -237,6 +241,13 @@ def own_fold(predictions: np.ndarray, fold: np.ndarray, tested: list[int]) -> np
     result = np.full((len(fold), *predictions.shape[2:]), np.nan)
     for model, f in enumerate(tested):
         result[fold == f] = predictions[fold == f, model]
+    return result
+
+
+def by_fold(scores: np.ndarray, fold: np.ndarray, tested: list[int]) -> np.ndarray:
+    """Scores (n, models, c) of the models that leave out the `tested` folds -> (n, folds, c) float32, NaN elsewhere."""
+    result = np.full((len(fold), int(fold.max()) + 1, scores.shape[-1]), np.nan, dtype=np.float32)
+    result[:, tested] = scores
     return result
 
 

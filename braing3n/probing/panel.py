@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from braing3n.probing.cells import Cell, cells
 from braing3n.probing.cohorts import cohort_cells
 from braing3n.probing.compare import best_modality, compare, holm_rows
 from braing3n.probing.scores import Scored, dash, fit_and_score
-from braing3n.probing.sources import Source, load_source
-from braing3n.probing.tasks import load_tasks
+from braing3n.probing.sources import Source, load_source, site_codes
+from braing3n.probing.tasks import POOLED, Task, load_tasks
 from braing3n.results import results_table
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def run_panel(metadata: pd.DataFrame, results: str | Path, settings: ProbeSettin
     Returns:
         Rows of the results table (`braing3n.results`); `table` is the protocol. A cell with too few persons has its
         main metrics as NaN and `too_few`, the persons of its smallest class; an encoder without features has one row
-        `unavailable`.
+        `unavailable` in the table `encoders`. The table `paper` holds what the paper's text reports.
 
     Raises:
         BrainG3NError: no encoder has features, or the panel asks for a column that does not exist.
@@ -46,11 +47,12 @@ def run_panel(metadata: pd.DataFrame, results: str | Path, settings: ProbeSettin
     sources, rows = load_sources(metadata, results, settings)
     usable = np.logical_and.reduce([source.present for source in sources])
     logger.info("probing %d encoders on %d volumes, %d tasks", len(sources), usable.sum(), len(tasks))
-    started = time.monotonic()
+    rows += [row for task in tasks for row in paper_rows(task)]
+    sites, started = site_codes(metadata), time.monotonic()
     for done, task in enumerate(tasks, start=1):
         scored: list[Scored] = []
         for cell in [*cells(task, metadata, usable, settings), *cohort_cells(task, metadata, usable, settings)]:
-            found, own = probe_cell(cell, sources, metadata, settings)
+            found, own = probe_cell(replace(cell, sites=sites[cell.rows]), sources, metadata, settings)
             scored += found
             rows += own
         rows += best_modality(scored, settings)
@@ -59,6 +61,22 @@ def run_panel(metadata: pd.DataFrame, results: str | Path, settings: ProbeSettin
         logger.info("%s done (%d of %d), %.0f s, about %.0f s left", task.name, done, len(tasks), elapsed, left)
     panel = {task.name for task in tasks if task.status != "extra"}
     return results_table(rows + holm_rows(rows, panel))
+
+
+def paper_rows(task: Task) -> list[Row]:
+    """What the paper's text states of a task; a score that it only bounds from below has the bound as `ci_low` too."""
+    return [
+        {
+            "table": "paper",
+            "encoder": stated.encoder,
+            "task": task.name,
+            "slice": stated.slice or POOLED,
+            "metric": stated.metric,
+            "value": stated.value,
+            "ci_low": stated.value if stated.at_least else np.nan,
+        }
+        for stated in task.paper
+    ]
 
 
 def load_sources(

@@ -27,20 +27,23 @@ class Source:
         present: (n,) bool, rows that have features.
         matrix: task -> (n, d) float32; controls leave out the column that the task asks for.
         components: principal components to reduce to, fitted in each training set; None keeps the features.
+        from_images: whether ComBat applies; the controls from the metadata are no measurements of a site.
     """
 
     name: str
     present: np.ndarray
     matrix: Callable[[Task], np.ndarray]
     components: int | None = None
+    from_images: bool = True
 
 
 def load_source(name: str, metadata: pd.DataFrame, results: str | Path, components: int) -> Source:
     """Features by the name they are configured under.
 
-    `demographics` and `site` come from the metadata, `tokenizer` is the mean of each volume's latent tokens, `pca` the
-    principal components of block intensities; every other name is an encoder's, `features/<name>`, or an encoder's and
-    a pooling's, as `mae-brain` is the column `feature_brain` of `features/mae`.
+    `demographics` and `site` come from the metadata, `tokenizer` is the mean of each volume's latent tokens,
+    `tokenizer-<name>` that of the tokenizer in `models/tokenizer-<name>`, such as one of another width d', `pca` block
+    intensities, of which principal components are fitted; every other name is an encoder's, `features/<name>`, or an
+    encoder's and a pooling's, as `mae-brain` is the column `feature_brain` of `features/mae`.
 
     Args:
         components: principal components that `pca` keeps at most.
@@ -50,11 +53,16 @@ def load_source(name: str, metadata: pd.DataFrame, results: str | Path, componen
     """
     everything = np.ones(len(metadata), dtype=bool)
     if name == "demographics":
-        return Source(name, everything, lambda task: demographics(metadata, task))
+        return Source(name, everything, lambda task: demographics(metadata, task), from_images=False)
     if name == "site":
-        return Source(name, everything, lambda task: sites(metadata, task))
+        return Source(name, everything, lambda task: sites(metadata, task), from_images=False)
     results = Path(results)
-    matrix = latent_means(metadata, results) if name == "tokenizer" else encoded(name, metadata, results)
+    if name == "tokenizer":
+        matrix = latent_means(metadata, results)
+    elif name.startswith("tokenizer-"):
+        matrix = projected(results / "models" / name, encoded("mae", metadata, results))
+    else:
+        matrix = encoded(name, metadata, results)
     present = np.isfinite(matrix).all(1)
     if not present.all():
         logger.warning("%s: no features for %d of %d volumes", name, (~present).sum(), len(present))
@@ -98,6 +106,24 @@ def latent_means(metadata: pd.DataFrame, results: Path) -> np.ndarray:
             "latents come from different tokenizers", file=results / "latents", remedy="run the rule encode again"
         )
     return matrix
+
+
+def projected(tokenizer: Path, tokens: np.ndarray) -> np.ndarray:
+    """Mean latents (n, L) of a tokenizer from the MAE's mean tokens (n, D): z' = z P is linear, no volume is needed."""
+    path = tokenizer / "model.safetensors"
+    if not path.exists():
+        raise BrainG3NError(
+            "there is no such tokenizer",
+            file=path,
+            remedy=f"run: braing3n tokenizer train with another tokenizer.model.latent and --out {tokenizer}",
+        )
+    with safe_open(str(path), framework="numpy") as content:
+        projection = content.get_tensor("projection.weight")  # (L, D)
+    if projection.shape[1] != tokens.shape[1]:
+        raise BrainG3NError(
+            "belongs to another MAE", file=path, found=f"width {projection.shape[1]}, features {tokens.shape[1]}"
+        )
+    return tokens @ projection.T.astype(np.float32)
 
 
 def shards(metadata: pd.DataFrame, folder: Path, suffix: str):
@@ -144,7 +170,11 @@ def sites(metadata: pd.DataFrame, task: Task) -> np.ndarray:
     """One-hot acquisition site, or cohort where the site is unknown. (n, sites) float32; (n, 0) when site is asked."""
     if task.field in ("site", "cohort"):
         return np.empty((len(metadata), 0), dtype=np.float32)
-    names = metadata["site"].astype("object").where(metadata["site"].notna(), metadata["cohort"])
-    labels = metadata["cohort"].astype(str) + ":" + names.astype(str)
-    codes, _ = pd.factorize(labels, sort=True)
+    codes = site_codes(metadata)
     return np.eye(codes.max() + 1, dtype=np.float32)[codes]
+
+
+def site_codes(metadata: pd.DataFrame) -> np.ndarray:
+    """Acquisition site of every scan as an integer, or its cohort where the site is unknown. (n,)."""
+    names = metadata["site"].astype("object").where(metadata["site"].notna(), metadata["cohort"])
+    return pd.factorize(metadata["cohort"].astype(str) + ":" + names.astype(str), sort=True)[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 from scipy import stats
 
@@ -19,6 +21,33 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> tuple[Interval, 
     below, above = (drawn <= 0).sum(), (drawn >= 0).sum()
     p = min(1.0, 2 * (1 + min(below, above)) / (1 + len(drawn)))
     return percentile_interval(replicates), float(p)
+
+
+def instability(scores: np.ndarray, fold: np.ndarray) -> float:
+    """How far the folds' models are from being one and the same, 0 to 1: 1 is what models of pure noise show.
+
+    Out-of-fold predictions of one fold depend on the scans of all others, so that a bootstrap that holds the models
+    fixed is too narrow (Bates, Hastie and Tibshirani 2024, JASA 119:1434). By how much follows from how much the models
+    owe to chance: linear models of pure noise on k folds share k - 2 of k - 1 parts of their training sets, so that
+    their scores correlate by (k - 2) / (k - 1), and the variance of a pooled score is then twice the bootstrap's.
+    Models of a strong effect correlate by 1, and the bootstrap's is right. In between, the share of chance is
+    (1 - r) (k - 1), and the variance is multiplied by 1 + that.
+
+    Args:
+        scores: (n, k, c) of every fold's model for every scan; folds whose models are NaN do not count.
+        fold: (n,). Two models are compared on the scans of their two folds, each of which one of them has not seen.
+    """
+    models = np.flatnonzero(np.isfinite(scores).all(axis=(0, 2)))
+    correlations = []
+    for f, g in combinations(models, 2):
+        rows = (fold == f) | (fold == g)
+        a, b = (scores[rows, model] - scores[rows, model].mean(0) for model in (f, g))  # (m, c)
+        norms = np.sqrt((a.astype(np.float64) ** 2).sum(0) * (b.astype(np.float64) ** 2).sum(0))
+        known = norms > 1e-12
+        correlations += list((a * b).sum(0, dtype=np.float64)[known] / norms[known])
+    if not correlations:
+        return 0.0
+    return float(np.clip((1 - np.mean(correlations)) * (len(models) - 1), 0, 1))
 
 
 def holm(p: np.ndarray) -> np.ndarray:

@@ -18,6 +18,18 @@ POOLED = "pooled"
 Value = bool | float | str
 
 
+class Stated(Settings):
+    """A score that the paper's text gives."""
+
+    encoder: str = "mae"
+    metric: Literal["auc", "mae", "r2"]
+    value: float
+    slice: str | None = None
+    """Modality, where the text says it."""
+    at_least: bool = False
+    """The text says "exceeds"."""
+
+
 class Task(Settings):
     id: str
     name: str
@@ -38,6 +50,8 @@ class Task(Settings):
     status: Literal["named", "inferred", "extra"]
     evidence: str
     unit: str = ""
+    paper: tuple[Stated, ...] = ()
+    """What the paper reports, to stand beside the run's own."""
 
     @model_validator(mode="after")
     def _kind_fits(self):

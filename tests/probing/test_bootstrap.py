@@ -3,7 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from braing3n.probing.bootstrap import Interval, bootstrap, never_degenerate, percentile_interval, resamples
+from braing3n.probing.bootstrap import (
+    Interval,
+    bootstrap,
+    never_degenerate,
+    percentile_interval,
+    resamples,
+    widened,
+)
 
 
 def mean_scorer(values):
@@ -39,6 +46,10 @@ def test_repeated_scans_do_not_narrow_the_interval():
 def test_percentile_interval_leaves_undefined_resamples_out():
     interval = percentile_interval(np.array([5.0, *range(1, 101), np.nan]))
     assert (interval.value, interval.low, interval.high) == (5.0, pytest.approx(3.475), pytest.approx(97.525))
+
+
+def test_widening_keeps_the_estimate():
+    assert widened(np.array([5.0, 4.0, 8.0]), 1.5).tolist() == [5.0, 3.5, 9.5]
 
 
 def test_perfect_separation_keeps_an_honest_interval():

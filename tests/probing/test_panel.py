@@ -11,8 +11,8 @@ from braing3n.errors import BrainG3NError
 from braing3n.files import write_parquet
 from braing3n.probing.cells import Cell, cells, one_scan_per_person
 from braing3n.probing.panel import run_panel
-from braing3n.probing.scores import estimator, out_of_fold
-from braing3n.probing.sources import demographics, load_source, sites
+from braing3n.probing.scores import estimator, fit_and_score, out_of_fold, reduced
+from braing3n.probing.sources import Source, demographics, load_source, sites
 from braing3n.probing.tasks import load_tasks
 
 PANEL = "config/tasks.yaml"
@@ -92,6 +92,44 @@ def test_encoder_without_features_is_named(table):
     assert value(table, encoder="absent", metric="unavailable")["value"] == 1
 
 
+def test_what_the_paper_states_stands_in_the_table(table):
+    row = value(table, protocol="paper", task="age", encoder="mae")
+    assert (row["metric"], row["value"], row["slice"]) == ("mae", 4.43, "pooled")
+    assert value(table, protocol="paper", task="idh1")["slice"] == "T1c"
+    assert value(table, protocol="paper", task="vendor")["ci_low"] == 0.94  # "exceeds"
+    assert np.isnan(value(table, protocol="paper", task="sex")["ci_low"])
+
+
+def test_sites_are_counted(table):
+    row = value(table, protocol="published", encoder="mae", slice="pooled", task="age", metric="sites")
+    assert row["value"] == 4
+
+
+def test_planted_leak_is_refused_before_anything_is_fitted():
+    """The same person in two folds."""
+    task = next(t for t in load_tasks(PANEL) if t.name == "hc-vs-ad")
+    persons, fold, labels = np.repeat(np.arange(20), 2), np.arange(40) % 4, np.arange(40) // 2 % 2
+    cell = Cell(task, "pooled", "published", np.arange(40), labels, ("HC", "AD"), persons, fold, "", None, 10)
+    source = Source("mae", np.ones(40, bool), lambda task: np.empty((40, 0)))
+    with pytest.raises(BrainG3NError, match=r"folds share persons, so that .* would be inflated.*20 in several"):
+        fit_and_score(cell, source, np.zeros((40, 2), np.float32), probe_settings())
+
+
+def test_tokenizer_of_another_width_is_probed_from_the_maes_features(tmp_path, simulated):
+    """The mean of projected tokens is the projection of their mean."""
+    from safetensors.numpy import save_file
+
+    metadata = simulated.metadata(20)
+    features, projection = simulated.features(metadata), np.random.default_rng(0).normal(size=(8, simulated.dimension))
+    simulated.write(tmp_path, "mae", metadata, features)
+    with pytest.raises(BrainG3NError, match=r"no such tokenizer.*tokenizer.model.latent and --out .*tokenizer-8"):
+        load_source("tokenizer-8", metadata, tmp_path, 8)
+    (tmp_path / "models/tokenizer-8").mkdir(parents=True)
+    save_file({"projection.weight": projection.astype("f4")}, tmp_path / "models/tokenizer-8/model.safetensors")
+    found = load_source("tokenizer-8", metadata, tmp_path, 8).matrix(None)
+    np.testing.assert_allclose(found, features @ projection.T, rtol=1e-4, atol=1e-4)
+
+
 def test_results_are_reproducible(tmp_path, simulated):
     metadata = simulated.metadata(60)
     simulated.write(tmp_path, "mae", metadata, simulated.features(metadata))
@@ -110,7 +148,7 @@ def test_principal_components_are_fitted_without_the_test_fold():
     task = next(t for t in load_tasks(PANEL) if t.name == "hc-vs-ad")
     cell = Cell(task, "pooled", "recommended", np.arange(80), labels, ("HC", "AD"), np.arange(80), fold, "", None, 40)
     fit = estimator(task, 2, "recommended", probe_settings())
-    out = out_of_fold(cell, X.astype(np.float32), 1, fit, probe_settings())
+    out = out_of_fold(cell, X.astype(np.float32), lambda X, training: reduced(X, training, 1, 0), fit, 4)
     assert ((out.predictions[:, 1] > 0.5) == labels)[fold == 0].all()
 
 

@@ -9,6 +9,7 @@ from braing3n.probing.statistics import (
     corrected_resampled_t,
     expected_calibration_error,
     holm,
+    instability,
     paired_difference,
     without_regression_to_the_mean,
 )
@@ -17,6 +18,30 @@ from braing3n.probing.statistics import (
 def test_holm_by_hand():
     np.testing.assert_allclose(holm([0.01, 0.04, 0.03, np.nan, 0.005]), [0.03, 0.06, 0.06, np.nan, 0.02])
     assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]
+
+
+def models_on_folds(effect: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (n, 5, 1) of nearest-mean models of five folds in 40 dimensions, and the folds."""
+    random = np.random.default_rng(seed)
+    X, labels, fold = random.normal(size=(2000, 40)), np.arange(2000) % 2, np.arange(2000) // 2 % 5
+    X[:, 0] += effect * labels
+    directions = [X[(fold != f) & (labels == 1)].mean(0) - X[(fold != f) & (labels == 0)].mean(0) for f in range(5)]
+    return np.stack([X @ d for d in directions], axis=1)[..., None].astype(np.float32), fold
+
+
+def test_models_of_noise_are_unstable_and_models_of_an_effect_are_not():
+    noise = np.mean([instability(*models_on_folds(0.0, seed)) for seed in range(5)])
+    assert noise > 0.9
+    assert instability(*models_on_folds(3.0)) < 0.1
+    assert 0.1 < instability(*models_on_folds(0.3)) < 0.9
+
+
+def test_models_that_were_not_asked_for_do_not_count():
+    scores, fold = models_on_folds(3.0)
+    scores[:, 2:] = np.nan
+    assert instability(scores, fold) < 0.1
+    scores[:, 1:] = np.nan
+    assert instability(scores, fold) == 0
 
 
 def test_paired_difference_is_narrower_than_the_scores():
