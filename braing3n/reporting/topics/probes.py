@@ -2,132 +2,95 @@
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
-
-import numpy as np
 import pandas as pd
 
-from braing3n.reporting.drawing import Drawing, Drawn
+from braing3n.encoders.registry import weights_needed
+from braing3n.geometry import MODALITIES
+from braing3n.reporting import probe_charts
 from braing3n.reporting.page import DASH, Block, Fold, Notice, Table, Text, count, fixed, number, plural
-from braing3n.reporting.run import AbsentError, Run
-from braing3n.reporting.style import GRID, INK, MUTED, PALETTE, save_chart
+from braing3n.reporting.probe_charts import (
+    METRICS,
+    PAPER,
+    POOLED,
+    PUBLISHED,
+    RECOMMENDED,
+    SOURCE,
+    UNINFORMED,
+    encoders,
+    protocols,
+)
+from braing3n.reporting.run import Run
 
 TITLE = "Linear probes"
 LEAD = (
     "Out-of-fold predictions from frozen features; no person is in two folds. Below each score: its 95 % interval from "
     "a bootstrap over persons. A dash is a cell with too few persons; in brackets, those of its smallest class."
 )
-SOURCE = "tables/probes.parquet"
-POOLED = "pooled"
-RECOMMENDED, PUBLISHED, ENCODERS = "recommended", "published", "encoders"
-METRICS = {  # shown metric: label, decimals
-    "auc": ("AUC", 3),
-    "r2": ("R²", 2),
-    "mae": ("mean absolute error", 2),
-}
 CONTEXT = {  # shown metric: heading, and the metrics that say it
     "auc": ("positive", {"prevalence": lambda v: f"{100 * v:.0f} %", "classes": lambda v: f"{v:.0f} classes"}),
     "r2": ("SD of target", {"target_sd": number}),
     "mae": ("SD of target", {"target_sd": number}),
 }
-UNINFORMED = {"auc": 0.5, "r2": 0.0}  # what a prediction without information scores
-MARKERS = "osD^vPX*"
+BEST = "best modality"
+DIFFERENCE = "_minus_"
 
-
-def protocols(rows: pd.DataFrame) -> list[str]:
-    """Names in the column `table` that are protocols, the recommended one first, as published last."""
-    names = set(rows["table"]) - {ENCODERS}
-    return sorted(names, key=lambda name: (name == PUBLISHED, name != RECOMMENDED, name))
-
-
-def encoders(rows: pd.DataFrame) -> list[str]:
-    """Those that were probed, in the order of the table, which is that of the configuration."""
-    return list(dict.fromkeys(rows.loc[rows["table"] != ENCODERS, "encoder"]))
-
-
-def drawings(run: Run) -> dict[str, Drawing]:
-    shown = [name for name in protocols(run.rows(SOURCE)) if name in (RECOMMENDED, PUBLISHED)]
-    return {f"forest-{name}": partial(_draw_forest, run, name) for name in shown}
-
-
-def _draw_forest(run: Run, protocol: str, stem: Path) -> Drawn:
-    """Points with intervals, a row a task, AUC on the left and R² on the right."""
-    import matplotlib.pyplot as plt
-
-    rows = run.rows(SOURCE)
-    names = encoders(rows)
-    shown = rows[(rows["table"] == protocol) & rows["value"].notna() & (rows["slice"] == POOLED)]
-    panels = [(metric, shown[shown["metric"] == metric]) for metric in ("auc", "r2")]
-    panels = [(metric, part) for metric, part in panels if len(part)]
-    if not panels:
-        raise AbsentError(f"no task of '{protocol}' had enough persons", file=SOURCE)
-    tallest = max(part["task"].nunique() for _, part in panels)
-    height = 1.1 + tallest * (0.16 + 0.085 * len(names))
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.7 * len(panels), height), squeeze=False)
-    for axis, (metric, part) in zip(axes.flat, panels, strict=True):
-        _forest_panel(axis, part, metric, names)
-    handles = [_marker(plt, i, name) for i, name in enumerate(names)]
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(6, len(names)))
-    drawn = pd.concat([part for _, part in panels])
-    persons = drawn["n_subjects"].dropna()
-    tasks = plural(drawn["task"].nunique(), "task")
-    return Drawn(
-        [p.name for p in save_chart(figure, stem)],
-        f"Protocol '{protocol}', all modalities pooled. Points with 95 % intervals over persons; dashed: no "
-        f"information. {tasks}, n = {span(persons)} persons a task.",
-        "Forest plot: scores of each task and encoder with intervals",
-        [SOURCE],
-    )
-
-
-def span(values: pd.Series) -> str:
-    low, high = count(values.min()), count(values.max())
-    return low if low == high else f"{low} to {high}"
-
-
-def _marker(plt, position: int, name: str):
-    colour, marker = PALETTE[position % len(PALETTE)], MARKERS[position % len(MARKERS)]
-    return plt.Line2D([], [], color=colour, marker=marker, linestyle="", label=name, markersize=5)
-
-
-def _forest_panel(axis, part: pd.DataFrame, metric: str, names: list[str]) -> None:
-    tasks = list(dict.fromkeys(part["task"]))[::-1]
-    offsets = np.linspace(0.32, -0.32, len(names)) if len(names) > 1 else [0.0]
-    for position, (name, offset) in enumerate(zip(names, offsets, strict=True)):
-        own = part[part["encoder"] == name].drop_duplicates("task").set_index("task").reindex(tasks)
-        colour, marker = PALETTE[position % len(PALETTE)], MARKERS[position % len(MARKERS)]
-        y = np.arange(len(tasks)) + offset
-        axis.hlines(y, own["ci_low"], own["ci_high"], color=colour, linewidth=1.3, alpha=0.75)
-        axis.scatter(own["value"], y, color=colour, marker=marker, s=20, linewidths=0, zorder=3)
-    for boundary in np.arange(len(tasks) - 1) + 0.5:
-        axis.axhline(boundary, color=GRID, linewidth=0.6)
-    axis.axvline(UNINFORMED[metric], color=MUTED, linestyle="--", linewidth=1)
-    low = float(np.nanmin([part["ci_low"].min(), part["value"].min()]))
-    axis.set_xlim(max(low, -1.0) - 0.03 if metric == "r2" else min(max(low - 0.03, 0), 0.45), 1.02)
-    axis.set_yticks(range(len(tasks)), tasks, color=INK)
-    axis.set_ylim(-0.6, len(tasks) - 0.4)
-    axis.set_xlabel(METRICS[metric][0])
-    axis.grid(True, axis="x", color=GRID)
-    axis.tick_params(axis="y", length=0)
+drawings = probe_charts.drawings
 
 
 def unavailable_notice(run: Run) -> list[Block]:
     rows = run.rows(SOURCE)
-    names = rows.loc[rows["metric"] == "unavailable", "encoder"]
-    return [Notice(f"Not probed, no features: {', '.join(names)}.", "absent")] if len(names) else []
+    names = list(rows.loc[rows["metric"] == "unavailable", "encoder"])
+    blocks: list[Block] = []
+    if names:
+        blocks.append(Notice(f"Not probed, no features: {', '.join(names)}.", "absent"))
+    for name in names:
+        remedy = weights_needed(name)
+        if remedy:
+            blocks.append(Notice(f"{name} needs its weights: {remedy}.", "absent"))
+    return blocks
+
+
+def paper_table(run: Run) -> list[Block]:
+    """Every score that the paper's text states, beside this run's."""
+    rows = run.rows(SOURCE)
+    scores = rows[rows["slice"].notna()].drop_duplicates(["table", "encoder", "task", "slice", "metric"])
+    found = scores.set_index(["table", "encoder", "task", "slice", "metric"])
+    body = []
+    for stated in rows[rows["table"] == PAPER].itertuples():
+        decimals = METRICS[stated.metric][1]
+        bound = "> " if pd.notna(stated.ci_low) else ""
+        keys = [(name, stated.encoder, stated.task, stated.slice, stated.metric) for name in (PUBLISHED, RECOMMENDED)]
+        own = [_score(found.loc[key], stated.metric) if key in found.index else DASH for key in keys]
+        persons = found.loc[[key for key in keys if key in found.index], "n_subjects"].dropna()
+        shown = [stated.task, stated.encoder, stated.slice, METRICS[stated.metric][0]]
+        body.append([*shown, bound + fixed(stated.value, decimals), *own, count(persons.max())])
+    if not body:
+        return []
+    columns = ["task", "encoder", "slice", "metric", "paper", f"'{PUBLISHED}'", f"'{RECOMMENDED}'", "persons"]
+    caption = "Beside the paper: the scores that its text states; 'pooled' where it does not say the modality"
+    return [Table(caption, columns, body, SOURCE, frozenset(range(4, len(columns))))]
 
 
 def score_tables(run: Run) -> list[Block]:
-    """A table a metric: tasks by encoders. The first protocol in sight, others and single modalities behind folds."""
+    """A table a metric: tasks by encoders. The recommended protocol, the paper's beside it, all else behind folds."""
     rows = run.rows(SOURCE)
     blocks: list[Block] = []
-    for i, protocol in enumerate(protocols(rows)):
+    for protocol in protocols(rows):
         own = rows[rows["table"] == protocol]
-        pooled, single = (_metric_tables(own[(own["slice"] == POOLED) == wanted], protocol) for wanted in (True, False))
-        blocks += pooled if i == 0 else [Fold(f"Protocol '{protocol}'", pooled)]
-        if single:
-            blocks.append(Fold(f"Protocol '{protocol}', by modality", single))
+        part = own["slice"]
+        pooled = _metric_tables(own[part == POOLED], protocol)
+        blocks += pooled if protocol in (RECOMMENDED, PUBLISHED) else [Fold(f"Protocol '{protocol}'", pooled)]
+        inside = part.str.startswith(f"{POOLED}, ", na=False)
+        single = part.isin([*MODALITIES, BEST])
+        folds = {
+            "by modality": own[single],
+            "within a cohort and with a cohort left out": own[~(inside | single | (part == POOLED))],
+            "by sex, age, site and diagnosis": own[inside],
+        }
+        for name, members in folds.items():
+            tables = _metric_tables(members, protocol)
+            if tables:
+                blocks.append(Fold(f"Protocol '{protocol}', {name}", tables))
     return blocks
 
 
@@ -144,7 +107,7 @@ def _scores(rows: pd.DataFrame, metric: str, caption: str) -> Table:
     for (task, part), own in rows.groupby(["task", "slice"], sort=False):
         if not (own["metric"] == metric).any():
             continue
-        scores = {row.encoder: _cell(row) for row in own[own["metric"] == metric].itertuples()}
+        scores = {row.encoder: _score(row, metric) for row in own[own["metric"] == metric].itertuples()}
         cells = [scores.get(name, DASH) for name in names]
         sizes = [count(own["n_subjects"].max()), count(own["n_scans"].max()), _context(own, metric)]
         body.append([task, *([part] if by_slice else []), *sizes, *cells])
@@ -162,20 +125,51 @@ def _context(rows: pd.DataFrame, metric: str) -> str:
     return f"too few ({count(too_few.max())})" if len(too_few) else DASH
 
 
-def _cell(row) -> str | tuple[str, str]:
+def _score(row, metric: str) -> str | tuple[str, str]:
     if pd.isna(row.value):
         return DASH
-    decimals = METRICS[row.metric][1]
+    decimals = METRICS[metric][1]
     if pd.isna(row.ci_low) or pd.isna(row.ci_high):
         return fixed(row.value, decimals)
     return fixed(row.value, decimals), f"{fixed(row.ci_low, 2)} to {fixed(row.ci_high, 2)}"
+
+
+def difference_tables(run: Run) -> list[Block]:
+    """The first encoder less each other, with the p-value adjusted over the panel's tasks."""
+    rows = run.rows(SOURCE)
+    rows = rows[(rows["slice"] == POOLED) & rows["metric"].str.contains(DIFFERENCE)]
+    blocks: list[Block] = []
+    for protocol in protocols(rows):
+        own = rows[rows["table"] == protocol]
+        values = own.drop_duplicates(["task", "metric"]).set_index(["task", "metric"])
+        first = own["encoder"].iloc[0]
+        others = [name for name in encoders(run.rows(SOURCE)) if name != first]
+        body = []
+        for task in dict.fromkeys(own["task"]):
+            metric = next(m for m in own.loc[own["task"] == task, "metric"]).partition(DIFFERENCE)[0]
+            cells = [_difference(values, task, f"{metric}{DIFFERENCE}{name}") for name in others]
+            body.append([task, METRICS[metric][0], *cells])
+        caption = f"{first} less each other encoder on the same resamples, protocol '{protocol}'; p after Holm"
+        columns = ["task", "metric", *others]
+        table = Table(caption, columns, body, SOURCE, frozenset(range(2, len(columns))))
+        blocks.append(Fold(f"Protocol '{protocol}', differences between encoders", [table]))
+    return blocks
+
+
+def _difference(values: pd.DataFrame, task: str, name: str) -> str | tuple[str, str]:
+    if (task, name) not in values.index or pd.isna(values.loc[(task, name), "value"]):
+        return DASH
+    row = values.loc[(task, name)]
+    holm = (task, f"{name}_p_holm")
+    p = f", p {number(values.loc[holm, 'value'], 2)}" if holm in values.index else ""
+    return fixed(row["value"], 3), f"{fixed(row['ci_low'], 2)} to {fixed(row['ci_high'], 2)}{p}"
 
 
 def other_metrics(run: Run) -> list[Block]:
     """All metrics that the tables above leave out stay in the file; say which."""
     rows = run.rows(SOURCE)
     shown = {*METRICS, "prevalence", "classes", "target_sd", "too_few", "unavailable"}
-    left = sorted(set(rows["metric"].dropna()) - shown)
+    left = sorted(name for name in set(rows["metric"].dropna()) - shown if DIFFERENCE not in name)
     return [Text(f"Also in {SOURCE}: {', '.join(left)}.")] if left else []
 
 
@@ -199,4 +193,4 @@ def statement(run: Run) -> list[tuple[str, str]]:
     return [("none", text + (f" {dashes} had too few persons." if dashes else ""))]
 
 
-PARTS = (unavailable_notice, score_tables, other_metrics)
+PARTS = (unavailable_notice, paper_table, score_tables, difference_tables, other_metrics)
