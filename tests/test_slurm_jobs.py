@@ -1,6 +1,7 @@
 """Orphaned SLURM jobs, against stand-ins for squeue and scancel on the PATH (tests/slurm has the real ones)."""
 
 import os
+import time
 
 import pytest
 
@@ -51,3 +52,43 @@ def test_failing_client_is_quoted(tmp_path, clients):
     clients("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(BrainG3NError, match="Unable to contact slurm controller"):
         slurm.jobs_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2:55", 175), ("1:02:03", 3723), ("3-23:59:55", 345595), ("UNLIMITED", None), ("INVALID", None), ("", None)],
+)
+def test_times_left_are_read(text, seconds):
+    assert slurm.seconds_of(text) == seconds
+
+
+def test_the_end_of_the_job_is_asked_for_where_the_environment_lacks_it(clients, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert slurm.job_end() is None
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    clients("squeue", '[ "$2" = --jobs=7 ] && echo 10:00')
+    assert slurm.job_end() == pytest.approx(time.time() + 600, abs=30)
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "1800000000")
+    assert slurm.job_end() == 1.8e9
+
+
+def test_without_an_answer_the_end_is_not_known_and_said(clients, monkeypatch, caplog):
+    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    clients("squeue", "exit 1")
+    assert slurm.job_end() is None
+    assert "end of SLURM job 7 is not known" in caplog.text
+
+
+def test_a_step_on_every_node_needs_a_job_and_keeps_only_what_is_the_jobs(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(BrainG3NError, match="2 nodes need a SLURM job"):
+        slurm.step_on_every_node(2)
+    monkeypatch.setenv("SLURM_JOB_ID", "20007")
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    command, meeting_point = slurm.step_on_every_node(2)
+    assert "--unset=SLURM_NTASKS" in command[: command.index("srun")]
+    assert "--unset=SLURM_JOB_ID" not in command
+    assert "--nodes=2" in command
+    assert meeting_point.endswith(":20007")

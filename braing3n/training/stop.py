@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import signal
 import threading
 import time
+
+from braing3n.slurm import job_end
+
+logger = logging.getLogger(__name__)
 
 
 class StopRequest:
     """Context in which SIGTERM and SIGUSR1 are remembered instead of ending the process at once.
 
     Args:
-        before_s: seconds before SLURM's end of the job (`SLURM_JOB_END_TIME`, seconds since 1970) at which to stop.
+        before_s: seconds before SLURM's end of the job (`braing3n.slurm.job_end`) at which to stop.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
     def __init__(self, before_s: float):
-        end = os.environ.get("SLURM_JOB_END_TIME")
-        self.deadline = float(end) - before_s if end else None
+        end = job_end()
+        self.deadline = None if end is None else end - before_s
+        if self.deadline is not None:
+            logger.info(
+                "stopping at %s at the latest, the job's limit", time.strftime("%F %T", time.localtime(self.deadline))
+            )
         self.reason: str | None = None
         self._previous: dict[int, object] = {}
 
