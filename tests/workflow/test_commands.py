@@ -3,12 +3,16 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
+
+from braing3n.cohorts.schema import typed
 
 REPOSITORY = Path(__file__).parents[2]
 STEPS = ("convert", "n4", "mask", "register", "crop")
@@ -31,8 +35,9 @@ def configfile(tmp_path_factory) -> Path:
         for name in names:
             (index / "shards" / cohort).mkdir(parents=True, exist_ok=True)
             (index / "shards" / cohort / f"{name}.parquet").write_bytes(b"rows")
-    for name in ("volumes.parquet", "ledger.parquet"):
-        (index / name).write_bytes(b"rows")
+    (index / "ledger.parquet").write_bytes(b"rows")
+    rows = [{"volume_id": cohort, "cohort": cohort, "modality": "T1", "split": "train"} for cohort in shards]
+    typed(pd.DataFrame(rows)).to_parquet(index / "volumes.parquet")
     cohorts = {cohort: {"n_shards": len(names), "shards": names} for cohort, names in shards.items()}
     (index / "shards.json").write_text(json.dumps({"version": 1, "cohorts": cohorts}))
     folders = {name: str(root / name) for name in ("results", "resources", "logs", "benchmarks")}
@@ -148,3 +153,84 @@ def test_the_whole_workflow_goes_on_without_weights(configfile):
     jobs = planned(run("all", "-n", "--configfile", str(with_probe(configfile, encoders=encoders))))
     assert "encode_features" not in jobs
     assert jobs["probe"] == jobs["report"] == 1
+
+
+def cluster_commands() -> list[str]:
+    """Every command of the README's section on clusters, as typed there."""
+    section = re.search(r"^## On SLURM\n(.*?)^## ", (REPOSITORY / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    return re.findall(r"(?:^    |`)((?:snakemake|braing3n) [^`\n]+)", section.group(1), re.MULTILINE)
+
+
+def test_the_readme_has_cluster_commands():
+    assert "snakemake --profile slurm all" in cluster_commands()
+    assert len(cluster_commands()) >= 8
+
+
+@pytest.mark.parametrize("command", cluster_commands())
+def test_cluster_commands_of_the_readme(configfile, tmp_path, command):
+    """As typed, but for the reader's own file and folder, no submission, and a stand-in for `squeue`."""
+    squeue = tmp_path / "squeue"
+    squeue.write_text(f"#!/bin/sh\necho '7|braing3n_1|RUNNING|{REPOSITORY}|rule_train_mae'\n")
+    scancel = tmp_path / "scancel"
+    scancel.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/cancelled\n')
+    for client in (squeue, scancel):
+        client.chmod(0o755)
+    program, *arguments = shlex.split(command)
+    results = configfile.parent / "results"
+    arguments = [{"mine.yaml": str(configfile), "results": str(results)}.get(word, word) for word in arguments]
+    if "--unlock" in arguments:
+        arguments += ["--directory", str(tmp_path), "--configfile", "config/config.yaml"]
+        (tmp_path / "config").symlink_to(REPOSITORY / "config")
+    elif program == "snakemake":
+        arguments = ["-n", *arguments] + ([] if "--configfile" in arguments else ["--configfile", str(configfile)])
+    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    result = subprocess.run(
+        [program, *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    text = result.stdout + result.stderr
+    assert result.returncode == 0, text
+    expected = {
+        "snakemake all": "train_mae",
+        "snakemake --profile": "train_mae",
+        "snakemake train_mae": "nodes=2",
+        "snakemake --unlock": "Unlocked",
+        "braing3n plan": "3 shards",
+        "braing3n status": "UPENN-GBM",
+        "braing3n requeue": "0 status tables were removed",
+        "braing3n orphans": "1 jobs cancelled" if "--cancel" in arguments else "train_mae",
+    }
+    assert expected[" ".join(command.split()[:2])] in text
+
+
+def resources_asked(configfile: Path, profile: str) -> dict[str, dict[str, str]]:
+    """Rule -> its resources in a dry run of everything."""
+    result = run("all", "-n", "--profile", profile, "--configfile", str(configfile))
+    assert result.returncode == 0, result.stdout + result.stderr
+    asked = {}
+    for block in re.split(r"^ *(?:local)?rule ", result.stdout + result.stderr, flags=re.MULTILINE)[1:]:
+        if line := re.search(r"^ *resources: (.*)$", block, re.MULTILINE):
+            items = (item.split("=", 1) for item in line.group(1).split(", ") if "=" in item)
+            asked[block.split(":")[0]] = dict(items)
+    return asked
+
+
+def test_every_rule_with_a_gpu_goes_to_the_gpu_partition(configfile):
+    asked = resources_asked(configfile, "slurm")
+    on_gpu = {rule for rule, resources in asked.items() if int(resources.get("gpu", 0))}
+    assert {"train_mae", "train_tokenizer", "train_dit", "train_longitudinal", "encode", "frechet"} <= on_gpu
+    for rule in on_gpu:
+        assert asked[rule]["slurm_partition"] == "gpu", rule
+        assert asked[rule]["nodes"] == "1", rule
+        assert rule == "mask" or asked[rule]["gpu_model"] == "h100", rule
+
+
+def test_local_profile_bounds_gpu_and_memory(configfile):
+    asked = resources_asked(configfile, "profiles/local")
+    assert asked["train_mae"]["gpu"] == asked["train_dit"]["gpu"] == "1"
+    assert max(int(resources.get("gpu", 0)) for resources in asked.values()) == 1
+    assert max(int(resources.get("mem_mb", 0)) for resources in asked.values()) <= 32000

@@ -17,14 +17,15 @@ rule train_mae:
     threads: 16
     resources:
         gpu=4,
+        nodes=1,
         mem_mb=128000,
         runtime=240,
     params:
         results=RESULTS,
         settings=settings("mae"),
     shell:
-        "braing3n launch --gpus {resources.gpu} mae train --metadata {input.metadata} --results {params.results} "
-        "--settings {params.settings:q} --out $(dirname {output.card}) >> {log} 2>&1"
+        "braing3n launch --gpus {resources.gpu} --nodes {resources.nodes} mae train --metadata {input.metadata} "
+        "--results {params.results} --settings {params.settings:q} --out $(dirname {output.card}) >> {log} 2>&1"
 
 
 rule train_tokenizer:
@@ -45,14 +46,16 @@ rule train_tokenizer:
     threads: 16
     resources:
         gpu=4,
+        nodes=1,
         mem_mb=128000,
         runtime=240,
     params:
         results=RESULTS,
         settings=settings("tokenizer"),
     shell:
-        "braing3n launch --gpus {resources.gpu} tokenizer train --metadata {input.metadata} --results {params.results} "
-        "--mae $(dirname {input.mae}) --settings {params.settings:q} --out $(dirname {output.card}) >> {log} 2>&1"
+        "braing3n launch --gpus {resources.gpu} --nodes {resources.nodes} tokenizer train --metadata {input.metadata} "
+        "--results {params.results} --mae $(dirname {input.mae}) --settings {params.settings:q} "
+        "--out $(dirname {output.card}) >> {log} 2>&1"
 
 
 rule train_dit:
@@ -74,15 +77,16 @@ rule train_dit:
     threads: 16
     resources:
         gpu=4,
+        nodes=1,
         mem_mb=64000,
         runtime=240,
     params:
         results=RESULTS,
         settings=settings("dit"),
     shell:
-        "braing3n launch --gpus {resources.gpu} dit train --metadata {input.metadata} --results {params.results} "
-        "--tokenizer $(dirname {input.tokenizer}) --settings {params.settings:q} --out $(dirname {output.card}) "
-        ">> {log} 2>&1"
+        "braing3n launch --gpus {resources.gpu} --nodes {resources.nodes} dit train --metadata {input.metadata} "
+        "--results {params.results} --tokenizer $(dirname {input.tokenizer}) --settings {params.settings:q} "
+        "--out $(dirname {output.card}) >> {log} 2>&1"
 
 
 rule train_longitudinal:
@@ -104,12 +108,13 @@ rule train_longitudinal:
     threads: 8
     resources:
         gpu=1,
+        nodes=1,
         mem_mb=64000,
         runtime=240,
     params:
         results=RESULTS,
         settings=settings("longitudinal"),
     shell:
-        "braing3n launch --gpus {resources.gpu} longitudinal train --metadata {input.metadata} "
+        "braing3n launch --gpus {resources.gpu} --nodes {resources.nodes} longitudinal train --metadata {input.metadata} "
         "--results {params.results} --tokenizer $(dirname {input.tokenizer}) --settings {params.settings:q} "
         "--out $(dirname {output.card}) >> {log} 2>&1"
