@@ -3,14 +3,15 @@ PYTHON ?= python3
 VENV   := .venv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 BIN    := $(VENV)/bin
-.PHONY: help demo test test-slow test-slurm lint format
+.PHONY: help demo test test-slow test-slurm lint format env-braing3n env-hdbet env-hdbet-v1
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   install, run phantom cohorts through the whole workflow, print where the report is"
 	@echo "make test   install, run the tests"
 	@echo "make test-slow   the tests that take minutes, the whole workflow among them"
-	@echo "make test-slurm   the SLURM profile on a real one-node SLURM (root, apt)"
+	@echo "make test-slurm   the SLURM profile on a real SLURM of this machine (root, apt)"
+	@echo "make env-NAME   an environment by pip alone: braing3n, and on top of it hdbet or hdbet-v1"
 	@echo "make lint   ruff, snakefmt --check, snakemake --lint"
 
 # torch goes first and pinned: resolved together with the rest, pip may pick a CUDA build.
@@ -35,15 +36,18 @@ test: $(VENV)/.installed
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
 
-# Installs Debian's SLURM where it is missing (root), starts a one-node cluster with fake H100s, and stops it again.
+# Installs Debian's SLURM where it is missing (root), starts two nodes with fake H100s, and stops them again.
 test-slurm: $(VENV)/.installed
-	$(BIN)/python -m pytest -m slurm tests/slurm
+	$(BIN)/python -m pytest -m slurm -rs tests/slurm
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
+
+# Everything but HD-BET, Snakemake and science in one: their versions agree (constraints.txt).
+env-braing3n: $(VENV)/.installed
 
 # HD-BET 2 as the mask backend; its weights come separately (docs/preprocess-steps.md).
 env-hdbet: $(VENV)/.installed
