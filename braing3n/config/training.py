@@ -176,7 +176,16 @@ class LongitudinalSettings(Settings):
 class ProbeSettings(Settings):
     tasks: Path = Path("config/tasks.yaml")
     """The panel of probes."""
-    encoders: tuple[str, ...] = ("mae", "mae-brain", "tokenizer", "untrained", "pca", "demographics", "site")
+    encoders: tuple[str, ...] = (
+        "mae",
+        "mae-brain",
+        "tokenizer",
+        "untrained",
+        "pca",
+        "regions",
+        "demographics",
+        "site",
+    )
     """Sources of features, compared on the same scans and folds (docs/encoders.md)."""
     weights: dict[str, Path] = Field(default_factory=dict)
     """Published encoder -> its weights file; an encoder without one is reported as unavailable."""
