@@ -69,7 +69,7 @@ def project(tmp_path_factory, atlas_dir, damaged) -> Path:
     with_nans = sorted((root / "raw" / "UPENN-GBM").rglob("*_FLAIR.nii.gz"))[0]
     truncate(truncated)
     put_nans(with_nans)
-    damaged |= {truncated.name: "truncated", with_nans.name: "NaN"}
+    damaged |= {truncated.name: "cut short", with_nans.name: "NaN"}
     command("braing3n", "index", "--config", "config/config.yaml", "--config", str(root / "config.yaml"))
     return root
 
