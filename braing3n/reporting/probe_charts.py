@@ -64,7 +64,11 @@ def _draw_forest(run: Run, protocol: str, stem: Path) -> Drawn:
         stated |= protocol == PUBLISHED and _paper_marks(axis, rows, metric, tasks)
     handles = [_marker(plt, i, name) for i, name in enumerate(names)]
     if stated:
-        handles.append(plt.Line2D([], [], color=INK, marker="|", linestyle="", label="the paper's mae", markersize=9))
+        handles.append(
+            plt.Line2D(
+                [], [], color=INK, marker="|", linestyle="", label="the paper's mae, modality not stated", markersize=9
+            )
+        )
     figure.legend(handles=handles, loc="outside upper left", ncols=min(6, len(names)))
     drawn = pd.concat([part for _, part in panels])
     persons = drawn["n_subjects"].dropna()
@@ -102,7 +106,7 @@ def _forest_panel(axis, part: pd.DataFrame, metric: str, names: list[str]) -> li
         axis.axhline(boundary, color=GRID, linewidth=0.6)
     axis.axvline(UNINFORMED[metric], color=MUTED, linestyle="--", linewidth=1)
     low = float(np.nanmin([part["ci_low"].min(), part["value"].min()]))
-    axis.set_xlim(max(low, -1.0) - 0.03 if metric == "r2" else min(max(low - 0.03, 0), 0.45), 1.02)
+    axis.set_xlim(min(max(low, -1.0), 0.0) - 0.03 if metric == "r2" else min(max(low - 0.03, 0), 0.45), 1.02)
     axis.set_yticks(range(len(tasks)), tasks, color=INK)
     axis.set_ylim(-0.6, len(tasks) - 0.4)
     axis.set_xlabel(METRICS[metric][0])
@@ -112,9 +116,9 @@ def _forest_panel(axis, part: pd.DataFrame, metric: str, names: list[str]) -> li
 
 
 def _paper_marks(axis, rows: pd.DataFrame, metric: str, tasks: list[str]) -> bool:
-    """A tick at every score of its own encoder that the paper states; whether there is one."""
+    """A tick at every score of its own encoder that the paper states without a modality; whether there is one."""
     stated = rows[(rows["table"] == PAPER) & (rows["metric"] == metric) & (rows["encoder"] == "mae")]
-    stated = stated[stated["task"].isin(tasks)]
+    stated = stated[stated["task"].isin(tasks) & (stated["slice"] == POOLED)]
     y = np.array([tasks.index(task) for task in stated["task"]])
     axis.vlines(stated["value"], y - 0.42, y + 0.42, color=INK, linewidth=1.4)
     return len(stated) > 0
