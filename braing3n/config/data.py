@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -55,7 +56,7 @@ class ConvertSettings(Settings):
 
 
 class N4Settings(Settings):
-    version: int = 1
+    version: int = 2
     """Raise it to force this step to run again everywhere."""
     shrink: int = Field(6, ge=1, le=8)
     """Factor by which 1 mm voxels are coarsened to estimate the field, other voxels less or more; it is applied at
@@ -117,6 +118,24 @@ class QCSettings(Settings):
     """Least Dice overlap of the registered mask with the atlas mask."""
     scale: tuple[float, float] = (0.6, 1.6)
     """Plausible range of the affine's scale, the cube root of its determinant."""
+    shear: float = 0.15
+    """Most shear of the affine."""
+    leakage: float = 0.02
+    """Largest share of the brain mask more than 5 mm outside the atlas mask."""
+    mirror_margin: float = 0.0
+    """Least correlation with the atlas over that with the mirrored atlas; below, left and right may be swapped."""
+
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """Least and largest value of each number that does not flag a volume."""
+        return {
+            "brain_ml": self.brain_ml,
+            "atlas_correlation": (self.atlas_correlation, math.inf),
+            "atlas_dice": (self.atlas_dice, math.inf),
+            "scale": self.scale,
+            "shear": (0.0, self.shear),
+            "leakage": (0.0, self.leakage),
+            "mirror_margin": (self.mirror_margin, math.inf),
+        }
 
 
 class PreprocessSettings(Settings):

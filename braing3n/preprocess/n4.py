@@ -23,7 +23,8 @@ from braing3n.preprocess.images import (
 )
 
 SPLINE_ORDER = 3
-BLANK_FRACTION = 0.3  # share of exact zeros from which the background counts as blanked (stripped or defaced scans)
+BLANK_FRACTION = 0.3  # share of exact zeros from which the background counts as blanked
+MAX_BRAIN_ML = 2200.0  # what is left of a blanked image above this is a head, with scalp
 MIN_MASK_ML = 100.0
 CORE_MM = 15.0
 CLOSING_MM = 6.0  # bridges dark bone between scalp and brain
@@ -71,7 +72,7 @@ def estimation_mask(source: sitk.Image, path: Path, mask: Path | None) -> sitk.I
         selected = read_mask(mask)
         if not same_grid(selected, source):
             raise BrainG3NError("mask does not lie on the image's grid", file=mask, expected=f"the grid of {path}")
-    elif np.mean(sitk.GetArrayViewFromImage(source) == 0) >= BLANK_FRACTION:
+    elif stripped(source):
         selected = positive
     else:
         selected = head_core(source)
@@ -85,6 +86,12 @@ def estimation_mask(source: sitk.Image, path: Path, mask: Path | None) -> sitk.I
             remedy="look at the scan: it is empty, or its contrast is lost",
         )
     return selected
+
+
+def stripped(source: sitk.Image) -> bool:
+    """Whether an image shows a brain alone. Scanners and defacing blank the background of whole heads, too."""
+    voxels = sitk.GetArrayViewFromImage(source)
+    return bool(np.mean(voxels == 0) >= BLANK_FRACTION) and volume_ml(source > 0) <= MAX_BRAIN_ML
 
 
 def head_core(source: sitk.Image) -> sitk.Image:

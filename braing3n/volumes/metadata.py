@@ -154,12 +154,7 @@ def _numbers(text: str) -> dict[str, float]:
 
 def _flags(numbers: pd.DataFrame, qc: QCSettings) -> Sequence[str]:
     """Per volume the comma-separated names of measures outside their thresholds; an absent measure flags nothing."""
-    bounds = {
-        "brain_ml": qc.brain_ml,
-        "atlas_correlation": (qc.atlas_correlation, np.inf),
-        "atlas_dice": (qc.atlas_dice, np.inf),
-        "scale": qc.scale,
-    }
+    bounds = qc.bounds()
     outside = {}
     for name, (low, high) in bounds.items():
         values = numbers.get(f"qc_{name}", pd.Series(np.nan, index=numbers.index))

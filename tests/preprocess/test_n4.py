@@ -56,6 +56,18 @@ def test_stripped_scan_is_corrected_from_its_own_voxels(scan, files):
     assert alone == masked
 
 
+def test_a_head_on_a_blanked_background_is_no_stripped_brain(scan, files):
+    image, _, out = files
+    outside = scan.volume < 0.15 * np.percentile(scan.volume, 99)
+    write_nifti(image, np.where(outside, 0, scan.volume), scan.affine)
+    qc = correct_bias(image, out, mask=None, settings=SETTINGS, threads=1)
+    assert qc["n4_mask_ml"] < 1800  # the scalp alone holds more than the difference to all voxels above zero
+    assert (~outside).sum() * 2.5**3 / 1000 > 2200
+    inside = scan.brain & ~outside
+    found = np.log(scan.volume[inside] / nib.load(out).get_fdata()[inside])
+    assert np.corrcoef(found, np.log(scan.bias[inside]))[0, 1] >= 0.8  # 0.6 found from all voxels above zero
+
+
 def test_grid_scale_and_background_are_kept_and_bytes_repeat(scan, files, tmp_path):
     image, mask, out = files
     correct_bias(image, out, mask=mask, settings=SETTINGS, threads=1)

@@ -98,6 +98,8 @@ def test_ledger_accounts_for_every_file_and_names_stage_and_reason(indexed):
         ({"atlas_correlation": 0.2, "scale": 1.7}, "atlas_correlation,scale"),
         ({"atlas_dice": 0.5}, "atlas_dice"),
         ({"atlas_dice": None}, ""),
+        ({"leakage": 0.1, "mirror_margin": -0.01, "shear": 0.3}, "shear,leakage,mirror_margin"),
+        ({"leakage": 0.0, "mirror_margin": 0.1, "shear": 0.03}, ""),
     ],
 )
 def test_thresholds_flag_and_drop_nothing(indexed, measure, flags):
