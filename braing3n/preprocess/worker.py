@@ -109,6 +109,8 @@ def explain(error: Exception, context: Context) -> str:
     text = str(error) if isinstance(error, BrainG3NError) else f"{type(error).__name__}: {error}"
     if isinstance(error, MemoryError):
         text = OUT_OF_MEMORY
+    if isinstance(error, PermissionError):
+        text = f"{error.filename}: no right to read or write it; remedy: correct its permissions, or its folder's"
     for folder in (context.results, context.root):
         for form in {str(folder), str(folder.absolute())} - {".", "/"}:
             text = text.replace(form + "/", "")

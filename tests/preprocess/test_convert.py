@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -16,8 +18,9 @@ from braing3n.config.data import ConvertSettings
 from braing3n.errors import BrainG3NError, ExcludeVolume
 from braing3n.files import short_hash
 from braing3n.phantom.dicom import write_series
-from braing3n.preprocess.convert import affine_of_axes, convert, to_lps
+from braing3n.preprocess.convert import affine_of_axes, convert, read_image, to_lps
 from braing3n.preprocess.steps import get_step
+from braing3n.preprocess.worker import explain
 
 SHAPE = (22, 24, 20)
 ZOOMS = (6.0, 5.0, 5.5)
@@ -214,6 +217,24 @@ def test_damaged_files(run, tmp_path):
         assert not (tmp_path / f"out-{name}.nii.gz").exists()
     with pytest.raises(BrainG3NError, match="is not a file"):
         run(tmp_path, "folder.nii.gz")
+
+
+def test_what_may_not_be_read_says_so(tmp_path):
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    nib.save(nib.Nifti1Image(scan(), lps()), locked / "scan.nii.gz")
+    locked.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # nothing is closed to root
+    try:
+        with pytest.raises(PermissionError) as caught:
+            read_image(locked / "scan.nii.gz", tmp_path)
+    finally:
+        os.seteuid(user)
+        locked.chmod(0o700)
+    context = SimpleNamespace(results=tmp_path / "results", root=tmp_path)
+    assert explain(caught.value, context).startswith("locked/scan.nii.gz: no right to read or write it; remedy:")
 
 
 # ------------------------------------------------------------------------------------------------ other formats
