@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,10 @@ def accuracy_set(n: int, seed: int) -> list[PlannedScan]:
     voxel_mm (of each stored axis)` beside subject, session, age and sex.
     """
     spread = qmc.LatinHypercube(15, rng=rng_of(seed, "accuracy")).random(max(n, 1))
-    orders = rng_of(seed, "orders").permutation(storage_orders())
+    orders = itertools.cycle(rng_of(seed, "orders").permutation(storage_orders()).tolist())
     scans: list[PlannedScan] = []
     for i in range(n):
-        scans += _session(
-            i, spread[i], [str(orders[(2 * i + k) % len(orders)]) for k in (0, 1)], rng_of(seed, "acc", i)
-        )
+        scans += _session(i, spread[i], orders, rng_of(seed, "acc", i))
     return scans
 
 
@@ -90,8 +89,8 @@ def write_accuracy_set(
     return table
 
 
-def _session(i: int, at: np.ndarray, orders: list[str], rng: np.random.Generator) -> list[PlannedScan]:
-    """`at` is the session's point in the hypercube, `orders` the storage orders of its scans."""
+def _session(i: int, at: np.ndarray, orders: Iterator[str], rng: np.random.Generator) -> list[PlannedScan]:
+    """`at` is the session's point in the hypercube; each scan with a grid of its own takes the next of `orders`."""
     entry = CYCLE[i % len(CYCLE)]
     stripped, corrected, defaced, space = ENTRIES[entry]
     person = draw_person("FM"[i % 2], rng)
@@ -109,7 +108,7 @@ def _session(i: int, at: np.ndarray, orders: list[str], rng: np.random.Generator
             continue
         aligned = k == 1 and stripped  # delivered on the T1's grid
         thick = i % 4 == 3 if k == 0 else i % 2 == 0
-        grid = planned[0].grid if aligned else _grid(space, shift, at[9 + k], thick, orders[k], rng)
+        grid = planned[0].grid if aligned else _grid(space, shift, at[9 + k], thick, orders, rng)
         scan = ScanTruth(
             modality=modality,
             seed=int(rng.integers(2**31)),
@@ -140,7 +139,9 @@ def _session(i: int, at: np.ndarray, orders: list[str], rng: np.random.Generator
     return planned
 
 
-def _grid(space: str, shift: np.ndarray, size: float, thick: bool, order: str, rng: np.random.Generator) -> Grid:
+def _grid(
+    space: str, shift: np.ndarray, size: float, thick: bool, orders: Iterator[str], rng: np.random.Generator
+) -> Grid:
     """A field of view that holds the brain whatever its rotation; `size`, 0 to 1, goes from small to large voxels."""
     if space == "sri24":
         return Grid(SRI24_SHAPE, SRI24_AFFINE)
@@ -148,4 +149,4 @@ def _grid(space: str, shift: np.ndarray, size: float, thick: bool, order: str, r
     if thick:
         voxel = np.minimum(voxel, 1.3)
         voxel[int(rng.integers(3))] = THICK_MM[0] + (THICK_MM[1] - THICK_MM[0]) * size
-    return scanner_grid(voxel, (240, 256, 250), order, shift + rng.uniform(-6, 6, 3))
+    return scanner_grid(voxel, (240, 256, 250), next(orders), shift + rng.uniform(-6, 6, 3))
