@@ -9,18 +9,23 @@ follow Table 3. The paper took about 2 h on 16 cores for one task.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from benchmarks.common import case, finish, own_peak
 from braing3n.config.training import ProbeSettings
 from braing3n.files import short_hash, write_parquet
+from braing3n.probing.estimators import C_GRID, centre, recommended_classification
 from braing3n.probing.linear import Covariance, logistic
 from braing3n.probing.panel import run_panel
 
@@ -96,27 +101,63 @@ def features(metadata: pd.DataFrame, dimension: int, random: np.random.Generator
     return latent @ basis
 
 
+def timed_fit(model, X: np.ndarray, labels: np.ndarray) -> float:
+    """Seconds; scikit-learn's warning that it stopped at max_iter is expected."""
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(X, labels)
+    return time.perf_counter() - start
+
+
 def one_regression(X: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Five folds' worth of fits by us, one by scikit-learn at its default and one converged, for the coefficients."""
-    X = X - X.mean(0)
+    """A fold of the published protocol: ours (five folds' worth, by five), scikit-learn at its default, and its default
+    solver at the first power of ten of its tolerance that brings the coefficients to 1e-3 of the optimum.
+    """
     fold = np.arange(len(X)) % 5
     weights = np.stack([fold != f for f in range(5)], axis=1).astype(np.float32)
     start = time.perf_counter()
-    ones = np.ones((X.shape[1], 5))
-    found = logistic(X, labels, 2, weights, np.ones(5), ones, Covariance.of(X, ones[:, 0]))
+    centred, ones = centre(X), np.ones((X.shape[1], 5))
+    found = logistic(centred, labels, 2, weights, np.ones(5), ones, Covariance.of(centred, ones[:, 0]))
     ours = (time.perf_counter() - start) / 5
-    train = fold != 0
-    start = time.perf_counter()
-    default = LogisticRegression(max_iter=1000).fit(X[train], labels[train])
-    theirs = time.perf_counter() - start
-    exact = LogisticRegression(solver="newton-cholesky", tol=1e-10).fit(X[train].astype(np.float64), labels[train])
-    size = np.linalg.norm(exact.coef_)
-    return {
+    X, labels = X[fold != 0], labels[fold != 0]
+    exact = LogisticRegression(solver="newton-cholesky", tol=1e-10).fit(X.astype(np.float64), labels).coef_
+    size = np.linalg.norm(exact)
+    default = LogisticRegression(max_iter=1000)
+    seconds = timed_fit(default, X, labels)
+    result = {
         "ours": ours,
-        "theirs": theirs,
-        "our_error": float(np.linalg.norm(found[:-1, 0, 0] - exact.coef_[0]) / size),
-        "their_error": float(np.linalg.norm(default.coef_ - exact.coef_) / size),
+        "error": float(np.linalg.norm(found[:-1, 0, 0] - exact[0]) / size),
+        "default": seconds,
+        "default_error": float(np.linalg.norm(default.coef_ - exact) / size),
+        "default_iterations": int(default.n_iter_[0]),
     }
+    X = X.astype(np.float64)  # float32 gradients do not get there
+    for exponent in range(5, 11):
+        accurate = LogisticRegression(tol=10.0**-exponent, max_iter=20_000)
+        seconds = timed_fit(accurate, X, labels)
+        error = float(np.linalg.norm(accurate.coef_ - exact) / size)
+        if error <= 1e-3:
+            break
+    logging.info("one logistic regression: %s", result)
+    return result | {"accurate": seconds, "accurate_error": error, "accurate_tolerance": 10.0**-exponent}
+
+
+def one_search(X: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The recommended protocol on one task: ours as it is, scikit-learn's default from one fit for each C.
+
+    A nested search takes 5 x 4 inner fits for each C, on three folds of five, and 5 fits of the chosen one on four.
+    """
+    fold = np.arange(len(X)) % 5
+    start = time.perf_counter()
+    out = recommended_classification(X, labels, 2, fold)
+    ours = time.perf_counter() - start
+    inner = fold > 1
+    scaled = StandardScaler().fit_transform(X[inner])
+    by_c = {C: timed_fit(LogisticRegression(C=C, max_iter=1000), scaled, labels[inner]) for C in C_GRID}
+    theirs = 20 * sum(by_c.values()) + sum(by_c[C] for C in out.chosen) * 4 / 3
+    logging.info("one search: ours %.1f s, theirs %.1f s, by C %s", ours, theirs, by_c)
+    return {"ours": ours, "theirs": theirs}
 
 
 def main() -> None:
@@ -124,20 +165,22 @@ def main() -> None:
     parser.add_argument("--fraction", type=float, default=1.0, help="part of the corpus")
     parser.add_argument("--dimension", type=int, default=1152)
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     random = np.random.default_rng(2025)
     metadata = population(arguments.fraction, random)
     X = features(metadata, arguments.dimension, random)
     known = metadata["sex"].notna().to_numpy()
-    fits = one_regression(X[known], (metadata["sex"][known] == "M").to_numpy(dtype=int))
+    task = X[known], (metadata["sex"][known] == "M").to_numpy(dtype=int)
+    fit, search = one_regression(*task), one_search(*task)
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder)
         for cohort, rows in metadata.groupby("cohort"):
             table = pd.DataFrame({"volume_id": rows["volume_id"], "feature": list(X[rows.index])})
             write_parquet(results / "features/mae" / cohort / "0000.parquet", table)
         del X
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         table = run_panel(metadata, results, ProbeSettings(encoders=("mae",), protocols=("published",)))
-        seconds = time.perf_counter() - start
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
     scored = table[table["metric"].isin(["auc", "r2"]) & table["value"].notna()]
     print(
         scored[scored["slice"] == "pooled"][["task", "metric", "value", "n_subjects", "n_scans"]].to_string(index=False)
@@ -146,16 +189,22 @@ def main() -> None:
     cases = [
         case("published panel, one encoder", peer="the time allowed", ours=seconds, theirs=PANEL_SECONDS, unit="s",
              goal=1.0, **least),
-        case("logistic regression of sex, a fold", peer="scikit-learn's default", ours=fits["ours"],
-             theirs=fits["theirs"], unit="s", goal=SPEEDUP, **least),
-        case("coefficients' relative error", peer="the error allowed", ours=fits["our_error"], theirs=1e-3, unit="1",
+        case("logistic regression of sex, a fold of five", peer="scikit-learn's default, at its own tolerance",
+             ours=fit["ours"], theirs=fit["default"], unit="s", goal=SPEEDUP, **least),
+        case("the same, coefficients to 1e-3", peer="scikit-learn's default solver with a tolerance that reaches them",
+             ours=fit["ours"], theirs=fit["accurate"], unit="s", goal=SPEEDUP, **least),
+        case("the same, C chosen by inner folds, five folds", peer="scikit-learn's default, from one fit for each C",
+             ours=search["ours"], theirs=search["theirs"], unit="s", goal=SPEEDUP, **least),
+        case("coefficients' relative error", peer="the error allowed", ours=fit["error"], theirs=1e-3, unit="1",
              goal=1.0, **least),
         case("peak memory", peer="the memory allowed", ours=own_peak(), theirs=MEMORY_MEBIBYTES, unit="MiB",
              goal=1.0, **least),
     ]  # fmt: skip
     finish(
         "probing", cases, fraction=arguments.fraction, dimension=arguments.dimension, volumes=len(metadata),
-        cells=len(scored), default_solver_error=fits["their_error"], load=os.getloadavg()[0],
+        cells=len(scored), cpu_seconds=cpu_seconds, default_solver_error=fit["default_error"],
+        default_solver_iterations=fit["default_iterations"], accurate_solver_error=fit["accurate_error"],
+        accurate_solver_tolerance=fit["accurate_tolerance"], load=os.getloadavg()[0],
         paper_core_seconds_a_task=PAPER_SECONDS_A_TASK,
     )  # fmt: skip
 
