@@ -143,12 +143,18 @@ class PreprocessSettings(Settings):
     """A shard fails when more of its volumes fail; one failure is always allowed."""
     volume_timeout_s: float = Field(1800.0, gt=0)
     """A volume that takes longer in one step is stopped and recorded as failed."""
+    order: Literal["n4-mask", "mask-n4"] = "n4-mask"
+    """Bias correction before the brain mask, or after it and within it."""
     convert: ConvertSettings = ConvertSettings()
     n4: N4Settings = N4Settings()
     mask: MaskSettings = MaskSettings()
     register: RegisterSettings = RegisterSettings()
     crop: CropSettings = CropSettings()
     qc: QCSettings = QCSettings()
+
+    def chain(self) -> tuple[str, ...]:
+        """Names of the steps in the order in which they run."""
+        return ("convert", *self.order.split("-"), "register", "crop")
 
 
 class PhantomSettings(Settings):

@@ -89,13 +89,19 @@ def image_input(job: Job) -> Inputs:
     return {"image": job.context.image(job.volume)}
 
 
+def n4_inputs(job: Job) -> Inputs:
+    """The image, and its mask where that was made before (`preprocess.order`)."""
+    names = [name for name in ("image", "mask") if name in job.volume.outputs]
+    return {name: job.context.image(job.volume, name) for name in names}
+
+
 def run_n4(job: Job, model: Any) -> Product:
     from braing3n.preprocess.n4 import correct_bias
 
     volume, context = job.volume, job.context
-    out = naming.image_path(volume.row, desc="n4")
+    out, files = naming.image_path(volume.row, desc="n4"), n4_inputs(job)
     qc = correct_bias(
-        context.image(volume), context.output(out), mask=None, settings=context.settings, threads=context.threads
+        files["image"], context.output(out), mask=files.get("mask"), settings=context.settings, threads=context.threads
     )
     stripped = bool(volume.row["entry_stripped"])
     describe(context, out, SkullStripped=stripped, Sources=sources(volume.outputs["image"]))
@@ -290,7 +296,7 @@ def pack(store: Path, volume_ids: Sequence[str], images: Iterable[Path]) -> None
 register_step(
     Step("convert", ConvertSettings, convert_inputs, run_convert, reads_previous=False, tools=("nibabel", "dcm2niix"))
 )
-register_step(Step("n4", N4Settings, image_input, run_n4, skip=skip_n4, tools=("SimpleITK",)))
+register_step(Step("n4", N4Settings, n4_inputs, run_n4, skip=skip_n4, tools=("SimpleITK",)))
 register_step(
     Step(
         "mask",

@@ -17,7 +17,6 @@ from braing3n.errors import BrainG3NError
 from braing3n.files import atomic_path, read_parquet, short_hash, write_json, write_nifti, write_parquet
 from braing3n.geometry import center_crop_or_pad, cropped_affine
 from braing3n.preprocess.records import volume_after
-from braing3n.preprocess.requeue import CHAIN
 from braing3n.preprocess.shard import run_shard
 from braing3n.preprocess.steps import Volume, get_step
 
@@ -104,7 +103,7 @@ def index_row(modality: str, path: Path, stripped: bool, mask: Path | None) -> d
 def run_chain(shard: Path, work: Path, atlas: Path, settings: PreprocessSettings, threads: int) -> list[Volume]:
     """All steps of the chain on one shard; the volumes as the last step left them."""
     status = None
-    for name in CHAIN:
+    for name in settings.chain():
         previous, status = status, work / "status" / name / COHORT / f"{SHARD}.parquet"
         run_shard(
             get_step(name),

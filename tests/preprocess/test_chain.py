@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from braing3n.config.data import MaskSettings
+from braing3n.config.data import MaskSettings, PreprocessSettings
 from braing3n.files import write_nifti
 from braing3n.preprocess import atlas, mask, n4, qc, register
 from braing3n.preprocess.convert import affine_of_axes
@@ -85,10 +85,10 @@ def add(cohort, name: str, **columns) -> None:
     cohort.add(f"{name}.nii.gz", **columns)
 
 
-def run_chain(cohort, backend: str = "deepbet") -> dict:
+def run_chain(cohort, backend: str = "deepbet", order: str = "n4-mask") -> dict:
     """The steps up to register; the status tables by step, rows by file name without ending."""
     tables, previous = {}, None
-    for name in ("convert", "n4", "mask", "register"):
+    for name in PreprocessSettings(order=order).chain()[:-1]:
         step = get_step(name)
         folder = cohort.folder / "atlas" if name == "register" else None
         settings = MaskSettings(backend=backend) if name == "mask" else step.settings()
@@ -129,6 +129,20 @@ def test_a_raw_session_of_two_modalities(cohort, inline, calls):
     masks = [json.loads(path.read_text()) for path in cohort.results.rglob("*_mask.json")]
     assert [content["Type"] for content in masks] == ["Brain", "Brain"]
     assert sum("SpatialReference" in content for content in masks) == 1
+
+
+def test_the_mask_may_come_before_the_bias_correction_and_is_used_by_it(cohort, inline, calls):
+    add(cohort, "t2", subject="A", modality="T2")
+    add(cohort, "t1", subject="A")
+    add(cohort, "corrected", subject="B", entry_stripped=True, entry_bias_corrected=True)
+    tables = run_chain(cohort, order="mask-n4")
+    mask = "label-brain_desc-deepbet_mask.nii.gz"
+    assert calls.of("masker") == [("desc-converted_T1w.nii.gz",)]
+    assert sorted(calls.of("n4")) == [("desc-converted_T1w.nii.gz", mask), ("desc-converted_T2w.nii.gz", None)]
+    assert ("desc-n4_T1w.nii.gz", mask) in calls.of("affine")
+    assert ("desc-converted_T1w.nii.gz", "label-brain_desc-provided_mask.nii.gz") in calls.of("affine")
+    assert calls.of("rigid") == [("desc-n4_T2w.nii.gz", "desc-n4_T1w.nii.gz")]
+    assert tables["register"]["status"].tolist() == ["ok", "ok", "ok"]
 
 
 def test_nothing_is_done_twice_to_a_stripped_and_corrected_session(cohort, inline, calls):

@@ -1,6 +1,12 @@
 # Raw scans to the volume store. One rule a step and shard; per-volume images are undeclared, their status table is the output.
 
 
+# Step -> the step before it, by `preprocess.order`.
+BEFORE = dict(
+    zip(CONFIG.preprocess.chain()[1:], CONFIG.preprocess.chain(), strict=False)
+)
+
+
 # Raw DICOM, NIfTI, Analyze or MGZ -> one 3D NIfTI in LPS order, or a reason why not.
 rule convert:
     input:
@@ -35,7 +41,7 @@ rule convert:
 rule n4:
     input:
         shard="<results>/index/shards/{cohort}/{shard}.parquet",
-        previous="<results>/status/convert/{cohort}/{shard}.parquet",
+        previous=f"<results>/status/{BEFORE['n4']}/{{cohort}}/{{shard}}.parquet",
     output:
         status=ensure("<results>/status/n4/{cohort}/{shard}.parquet", non_empty=True),
     log:
@@ -64,7 +70,7 @@ rule n4:
 rule mask:
     input:
         shard="<results>/index/shards/{cohort}/{shard}.parquet",
-        previous="<results>/status/n4/{cohort}/{shard}.parquet",
+        previous=f"<results>/status/{BEFORE['mask']}/{{cohort}}/{{shard}}.parquet",
     output:
         status=ensure("<results>/status/mask/{cohort}/{shard}.parquet", non_empty=True),
     log:
@@ -94,7 +100,7 @@ rule mask:
 rule register:
     input:
         shard="<results>/index/shards/{cohort}/{shard}.parquet",
-        previous="<results>/status/mask/{cohort}/{shard}.parquet",
+        previous=f"<results>/status/{BEFORE['register']}/{{cohort}}/{{shard}}.parquet",
         atlas="<resources>/atlas/atlas.json",
     output:
         status=ensure(
