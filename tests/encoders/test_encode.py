@@ -68,6 +68,17 @@ def test_shard_becomes_a_table_for_each_pooling(small_store, tmp_path):
     assert out.read_bytes() == before
 
 
+def test_published_architecture_encodes_the_store_at_its_own_size(small_store, tmp_path):
+    """BrainIAC's ViT-B as it is, untrained: resampled to 96^3, both poolings."""
+    out = tmp_path / "features.parquet"
+    encode_shard("brainiac-untrained", small_store.metadata, small_store.results, "IXI", "0000", small_store.mae, out)
+    table = pd.read_parquet(out)
+    assert list(table.columns) == ["volume_id", "feature", "feature_mean"]
+    pooled = np.stack(table["feature_mean"].to_list())
+    assert pooled.shape == (3, 768)
+    assert np.ptp(pooled, axis=0).max() > 1e-3
+
+
 def test_unknown_encoder_and_empty_shard_are_named(small_store, tmp_path):
     with pytest.raises(BrainG3NError, match="there is no encoder 'clip'"):
         load_encoder("clip", small_store.mae)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -356,6 +362,20 @@ def test_pickled_code_is_never_run(tmp_path):
     with pytest.raises(BrainG3NError, match="not run here"):
         MedicalNet(tmp_path / "w.ckpt")
     assert not marker.exists()
+
+
+def test_documented_conversion_makes_a_file_that_loads(tmp_path):
+    """The command of docs/encoders.md, on a checkpoint that holds an object beside its weights."""
+    state = random_state(ResNet3d(Layout(10, dilated=True)))
+    content = {"state_dict": {f"module.{k}": v for k, v in state.items()}, "hyper_parameters": Fraction(1, 2)}
+    torch.save(content, tmp_path / "BrainIAC.ckpt")
+    with pytest.raises(BrainG3NError, match=r"convert it once to safetensors, see docs/encoders.md"):
+        MedicalNet(tmp_path / "BrainIAC.ckpt", depth=10)
+    text = (Path(__file__).parents[2] / "docs/encoders.md").read_text()
+    code = re.search(r'python -c "(.*?)"', text, re.DOTALL).group(1).replace("\\\n", "")
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    encoder = MedicalNet(tmp_path / "BrainIAC.safetensors", depth=10)
+    assert torch.equal(encoder.network.state_dict()["conv1.weight"], state["conv1.weight"])
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path):
