@@ -20,7 +20,6 @@ from braing3n.errors import BrainG3NError
 EXAMPLES = 10
 BIDS = "a BIDS dataset (`layout: bids`, docs/cohorts.md)"
 _UNKNOWN = ("no image pattern", "modality not recognised")
-_NOT_IMAGES = ("not an image", "hidden file", "clinical table")
 
 
 @dataclass
@@ -133,10 +132,8 @@ def _section(title: str, groups: dict[str, list[str]]) -> list[str]:
     for reason, paths in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
         if reason:
             lines.append(f"  {len(paths)} x {reason}")
-        quiet = reason.startswith(_NOT_IMAGES)
-        lines += [f"    {path}" for path in paths[: 3 if quiet else EXAMPLES]]
-        more = len(paths) - (3 if quiet else EXAMPLES)
-        lines += [f"    ... and {more} more"] if more > 0 else []
+        lines += [f"    {path}" for path in paths[:EXAMPLES]]
+        lines += [f"    ... and {len(paths) - EXAMPLES} more"] if len(paths) > EXAMPLES else []
     return [*lines, ""]
 
 

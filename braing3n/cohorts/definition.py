@@ -57,6 +57,8 @@ class Persons(Settings):
 
 
 class Licence(Settings):
+    """Under which terms the images may be used, and how to get them."""
+
     name: str
     non_commercial: bool = True
     access: str
@@ -82,6 +84,8 @@ class AsPublished(Settings):
 
 
 class CohortDefinition(Settings):
+    """Everything that the index needs to know about one cohort."""
+
     name: str
     title: str
     prefix: str = Field(..., pattern="^[A-Za-z0-9]+$")

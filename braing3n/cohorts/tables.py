@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime, time
 from functools import cache
 from pathlib import Path
 
@@ -204,14 +205,14 @@ def _read_text(table: ClinicalTable, file: Path) -> pd.DataFrame:
 
 
 def _read_excel(file: Path) -> pd.DataFrame:
-    """`.xls` and `.xlsx`; whole numbers lose the `.0` that Excel's floats would give them."""
+    """`.xls` and `.xlsx` as text: whole numbers without `.0`, days without the midnight of Excel's dates."""
     rows = pd.read_excel(file, engine="calamine", dtype=object, keep_default_na=False, na_values=[""])
 
     def text(value: object) -> str:
         if value is None or value != value:
             return ""
-        if isinstance(value, float) and value.is_integer():
-            return str(int(value))
+        if isinstance(value, datetime) and value.time() == time.min:
+            return value.date().isoformat()
         return str(value)
 
     rows.columns = [str(column) for column in rows.columns]
@@ -243,21 +244,36 @@ def _dated(table: LoadedTable, loaded: dict[str, LoadedTable]) -> pd.DataFrame:
     rows[DATE] = pd.NaT
     if definition.date is not None:
         require_columns(rows, (definition.date,), _files_of(rows))
-        rows[DATE] = parse_dates(rows[definition.date], definition.date_formats)
+        rows[DATE] = _known_dates(rows, definition.date, table)
     elif definition.date_from is not None and definition.date_from.table in loaded:
         visits = loaded[definition.date_from.table].rows
         by, column = definition.date_from.by, definition.date_from.column
         require_columns(visits, (by, column), _files_of(visits))
         require_columns(rows, (by,), _files_of(rows))
-        other = loaded[definition.date_from.table].definition
         dates = pd.Series(
-            parse_dates(visits[column], other.date_formats).to_numpy(),
+            _known_dates(visits, column, loaded[definition.date_from.table]).to_numpy(),
             index=pd.MultiIndex.from_arrays([visits[KEY], visits[by]]),
         ).dropna()
         dates = dates[~dates.index.duplicated()]
         rows[DATE] = dates.reindex(pd.MultiIndex.from_arrays([rows[KEY], rows[by]])).to_numpy()
     rows[DATE] = rows[DATE].astype("datetime64[s]")
     return rows
+
+
+def _known_dates(rows: pd.DataFrame, column: str, table: LoadedTable) -> pd.Series:
+    """Dates of a column; what is neither a date nor missing is an error, since its row would never be joined."""
+    formats = table.definition.date_formats
+    dates = parse_dates(rows[column], formats)
+    unread = dates.isna() & ~is_missing(rows[column], table.missing)
+    if unread.any():
+        raise BrainG3NError(
+            f"dates in column '{column}' cannot be read",
+            file=_files_of(rows[unread]),
+            expected=" or ".join(formats),
+            found=", ".join(repr(text) for text in sorted(set(rows.loc[unread, column]))[:5]),
+            remedy=f"add the format to tables.{table.name}.date_formats, or the code to its missing codes",
+        )
+    return dates
 
 
 def parse_dates(values: pd.Series, formats: tuple[str, ...]) -> pd.Series:

@@ -10,7 +10,7 @@ from braing3n.cohorts.derive import UnknownValueError, age_from_birth, apoe_geno
 from braing3n.cohorts.fields import _field_strength, _vendor
 from braing3n.cohorts.identity import clean, labels
 from braing3n.cohorts.table_models import ClinicalTable, Cut
-from braing3n.cohorts.tables import ALWAYS_MISSING, canonical, parse_dates, table_files
+from braing3n.cohorts.tables import ALWAYS_MISSING, _read_excel, canonical, parse_dates, table_files
 from braing3n.cohorts.template import fill, parts_of
 
 IMAGES = pd.DataFrame({"date": pd.to_datetime(["2010-06-15", "2012-06-15"])})
@@ -58,6 +58,16 @@ def test_globs_span_folders_only_with_two_stars():
 def test_dates_without_a_day_stand_for_the_middle_of_the_month():
     dates = parse_dates(pd.Series(["03/1940", "1940-03-02", "", "x"]), ("%m/%Y", "%Y-%m-%d"))
     assert list(dates.dt.strftime("%Y-%m-%d").fillna("")) == ["1940-03-15", "1940-03-02", "", ""]
+
+
+def test_days_in_excel_are_dates(tmp_path):
+    """A sheet keeps a day as a time at midnight, which a format without hours would not read."""
+    rows = pd.DataFrame(
+        {"id": [1, 2], "day": [*map(pd.Timestamp, ("2024-01-31", "2024-02-01 09:30"))], "score": [28.0, 27.5]}
+    )
+    rows.to_excel(tmp_path / "scores.xlsx", index=False)
+    found = _read_excel(tmp_path / "scores.xlsx")
+    assert found.to_numpy().tolist() == [["1", "2024-01-31", "28"], ["2", "2024-02-01 09:30:00", "27.5"]]
 
 
 def test_age_from_birth():

@@ -249,7 +249,7 @@ def test_ixi_second_rows_of_a_person(scanned):
 
 
 def test_old_excel_sheets_are_read(scanned):
-    """`.xls` gives numbers as floats: id 1.0 is IXI001 and code 2.0 a woman."""
+    """The format knows floats only: id 2.0 is IXI002 and code 2.0 a woman."""
     ixi = scanned("IXI")
     assert (ixi.tree.root / "IXI.xls").read_bytes()[:4] == bytes.fromhex("d0cf11e0")
     assert one(ixi, subject_id="IXI:IXI002", modality="T1")["sex"] == "F"
@@ -335,6 +335,13 @@ def test_corr_retest_ages_are_baseline_plus_interval(tmp_path):
         ("ADNI", "MMSE_05Jan2025.csv", ",30", ",99", ["MMSE_05Jan2025.csv", "MMSCORE", "'99'", "from 0 to 30"]),
         ("ADNI", "CDR_05Jan2025.csv", ",0.5", ",4.5", ["CDR_05Jan2025.csv", "CDGLOBAL", "'4.5'", "0, 0.5, 1, 2, 3"]),
         ("ADNI", "PTDEMOG_05Jan2025.csv", ",01/", ",Jan ", ["PTDEMOG_05Jan2025.csv", "PTDOB", "Jan ", "%m/%Y"]),
+        (
+            "ADNI",
+            "DXSUM_05Jan2025.csv",
+            ",2008-",
+            ",08/2008-",
+            ["DXSUM_05Jan2025.csv", "EXAMDATE", "'08/2008-", "%Y-%m-%d"],
+        ),
         ("ADNI", "APOERES_05Jan2025.csv", ",4,3", ",5,3", ["APOERES_05Jan2025.csv", "APGEN1", "2, 3, 4"]),
         ("PPMI", "SCOPA-AUT_05Jan2025.csv", ",1,", ",x,", ["SCOPA-AUT_05Jan2025.csv", "SCAU1'", "'x'", "0 to 3"]),
         ("ADNI", "DXSUM_05Jan2025.csv", "DIAGNOSIS", "DXCURREN", ["DXSUM_05Jan2025.csv", "DIAGNOSIS", "DXCURREN"]),
