@@ -1,4 +1,4 @@
-"""A one-node SLURM on this machine with fake H100s, for tests: real sbatch, no systemd, no cgroups, no accounting.
+"""A SLURM of two nodes on this machine with fake H100s, for tests: real sbatch, no systemd, cgroups or accounting.
 
 `python tests/slurm/cluster.py start DIR` and `... stop DIR` do by hand what the tests' fixture does.
 """
@@ -13,12 +13,14 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "slurm-wlm-basic-plugins", "munge")
 SYSTEM = Path("/etc/slurm")
+NODES = ("n1", "n2")
 
-# The node claims more than the machine has, so that the shipped profile's real requests are scheduled.
+# The nodes claim more than the machine has, so that the shipped profile's real requests are scheduled.
 SLURM_CONF = """\
 ClusterName=braing3n
 SlurmctldHost={host}(127.0.0.1)
@@ -26,14 +28,14 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={folder}/munge/munge.sock
+AuthInfo=socket={folder}/munge/munge.sock,cred_expire=10
 SlurmctldPort=26817
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/log/slurmctld.log
-SlurmdLogFile={folder}/log/slurmd.log
+SlurmdLogFile={folder}/log/slurmd-%n.log
 MpiDefault=none
 SwitchType=switch/none
 ProctrackType=proctrack/linuxproc
@@ -41,7 +43,7 @@ TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 ReturnToService=2
-KillWait=5
+KillWait=30
 SlurmctldTimeout=30
 SlurmdTimeout=20
 MinJobAge=3600
@@ -51,8 +53,8 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 GresTypes=gpu
 SlurmdParameters=config_overrides
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port=26821 CPUs=32 Boards=1 SocketsPerBoard=1 CoresPerSocket=32 \
-ThreadsPerCore=1 RealMemory=256000 Gres=gpu:h100:4 State=UNKNOWN
+NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[26821-26822] CPUs=32 Boards=1 SocketsPerBoard=1 \
+CoresPerSocket=32 ThreadsPerCore=1 RealMemory=256000 Gres=gpu:h100:4 State=UNKNOWN
 PartitionName=cpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 PartitionName=gpu Nodes=ALL Default=NO MaxTime=INFINITE State=UP
 """
@@ -64,16 +66,25 @@ Name=gpu Type=h100 File={folder}/dev/gpu[0-3] Flags=nvidia_gpu_env
 """
 
 
-def available() -> str | None:
-    """None when a cluster can be started here, else why not."""
+def unavailable() -> str | None:
+    """Why no cluster can be started here, or None; installs SLURM where it is missing."""
     if os.geteuid() != 0:
         return "starting SLURM needs root"
-    if shutil.which("slurmctld") is None and shutil.which("apt-get") is None:
-        return "SLURM is not installed and there is no apt-get"
     link = SYSTEM / "slurm.conf"
     if link.exists() and not link.is_symlink():
         return f"{link} belongs to this machine's own cluster"
-    return None
+    if shutil.which("slurmctld") and shutil.which("munged"):
+        return None
+    if shutil.which("apt-get") is None:
+        return "SLURM is not installed and there is no apt-get"
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    quick = ["-qq", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20"]
+    for command in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
+        result = subprocess.run(
+            ["apt-get", *quick, *command], env=environment, capture_output=True, text=True, timeout=600, check=False
+        )
+    last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+    return f"apt-get could not install SLURM: {last}" if result.returncode else None
 
 
 class Cluster:
@@ -84,7 +95,6 @@ class Cluster:
         self.folder = Path(folder).resolve()
 
     def start(self) -> None:
-        self._install()
         for name in ("state", "log", "munge", "dev", "spool"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o755)
@@ -103,16 +113,9 @@ class Cluster:
             link.symlink_to(path)
         self._start_munge()
         subprocess.run(["slurmctld", "-f", self.folder / "slurm.conf"], check=True)
-        self.start_node()
-        self.wait_until_up()
-
-    def _install(self) -> None:
-        if shutil.which("slurmctld") and shutil.which("munged"):
-            return
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
-        command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES]
-        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+        for node in NODES:
+            self.start_node(node)
+        self.wait_for("idle,mixed,allocated")
 
     def _start_munge(self) -> None:
         folder = self.folder / "munge"
@@ -134,21 +137,29 @@ class Cluster:
             stderr=subprocess.DEVNULL,
         )
 
-    def start_node(self) -> None:
-        subprocess.run(["slurmd", "-f", self.folder / "slurm.conf", "-N", "n1"], check=True)
+    def start_node(self, node: str) -> None:
+        subprocess.run(["slurmd", "-f", self.folder / "slurm.conf", "-N", node], check=True)
 
-    def kill_node(self) -> None:
-        """SIGKILL to the node daemon, as when a node dies."""
-        os.kill(self._pid("slurmd.pid"), signal.SIGKILL)
+    def kill_node(self, node: str) -> None:
+        """SIGKILL to the node's daemon and to all jobs, as when it loses power; waits until SLURM has seen it."""
+        os.kill(self._pid(f"slurmd-{node}.pid"), signal.SIGKILL)
+        for pid in self.job_processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.wait_for("down", node)
 
-    def wait_until_up(self, seconds: float = 60) -> None:
+    def wait_for(self, states: str, *nodes: str, seconds: float = 90) -> None:
+        """Wait until these nodes, by default all, are in one of these states (as of `sinfo --states`)."""
+        nodes = nodes or NODES
         limit = time.monotonic() + seconds
         while time.monotonic() < limit:
-            if self.query("sinfo", "-h", "-p", "gpu", "-t", "idle,mixed,allocated", "-o", "%D").strip() == "1":
+            if len(
+                self.query("sinfo", "-h", "-N", "-p", "gpu", "-t", states, "-n", ",".join(nodes)).splitlines()
+            ) == len(nodes):
                 return
             time.sleep(0.5)
         logs = "\n".join(path.read_text()[-2000:] for path in sorted((self.folder / "log").glob("*.log")))
-        raise RuntimeError(f"SLURM did not come up in {seconds:.0f} s\n{logs}")
+        raise RuntimeError(f"{', '.join(nodes)}: not {states} in {seconds:.0f} s\n{logs}")
 
     def query(self, *command: str) -> str:
         """Output of a client command; a dead controller makes clients hang, hence the limit."""
@@ -158,21 +169,44 @@ class Cluster:
             return ""
 
     def stop(self) -> None:
+        """Cancel all jobs, stop the daemons, and kill what outlives them."""
         self.query("scancel", "--full", "--user=root")
-        for name in ("slurmd.pid", "slurmctld.pid", "munge/munged.pid"):
-            try:
+        limit = time.monotonic() + 40
+        while self.query("squeue", "-h") and time.monotonic() < limit:
+            time.sleep(0.5)
+        for name in (*(f"slurmd-{node}.pid" for node in NODES), "slurmctld.pid", "munge/munged.pid"):
+            with suppress(FileNotFoundError, ProcessLookupError, ValueError):
                 pid = self._pid(name)
                 os.kill(pid, signal.SIGTERM)
-            except (FileNotFoundError, ProcessLookupError, ValueError):
-                continue
-            _wait_gone(pid)
+                _wait_gone(pid)
+        for pid in self.job_processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for name in ("slurm.conf", "gres.conf"):
             link = SYSTEM / name
             if link.is_symlink() and link.readlink() == self.folder / name:
                 link.unlink()
 
+    def job_processes(self) -> list[int]:
+        """Step daemons and processes of jobs: those that this cluster's SLURM gave its configuration."""
+        return _processes(f"SLURM_CONF={self.folder}/slurm.conf", "environ")
+
+    def leftovers(self) -> list[int]:
+        """Processes of this cluster that are still there."""
+        return [*self.job_processes(), *_processes(str(self.folder), "cmdline")]
+
     def _pid(self, name: str) -> int:
         return int((self.folder / name).read_text())
+
+
+def _processes(text: str, file: str) -> list[int]:
+    """Other processes whose command line or environment holds `text`."""
+    found = []
+    for path in Path("/proc").glob(f"[0-9]*/{file}"):
+        with suppress(OSError):  # it has just ended
+            if text.encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
+                found.append(int(path.parent.name))
+    return found
 
 
 def _wait_gone(pid: int, seconds: float = 10) -> None:
@@ -187,4 +221,6 @@ def _wait_gone(pid: int, seconds: float = 10) -> None:
 
 
 if __name__ == "__main__":
+    if reason := unavailable():
+        raise SystemExit(reason)
     getattr(Cluster(sys.argv[2]), {"start": "start", "stop": "stop"}[sys.argv[1]])()

@@ -1,51 +1,67 @@
-"""The shipped SLURM profile on a real SLURM: flags asked for, cancelled and resumed training, a dead node daemon.
+"""The shipped SLURM profile on a real SLURM: flags asked for, orphans, cancelled trainings, a dead node, time limits.
 
-Run by `make test-slurm`; skipped where no cluster can be started. Everything it starts, it stops.
+Run by `make test-slurm`; skipped, with the reason, where no cluster can be started. What it starts, it stops.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
-from cluster import Cluster, available
+from cluster import Cluster, unavailable
 from safetensors.torch import load_file
+from torch.testing import assert_close
 
-pytestmark = [pytest.mark.slurm, pytest.mark.skipif(available() is not None, reason=str(available()))]
+pytestmark = pytest.mark.slurm
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = REPOSITORY / "tests" / "tiny.yaml"
 ENVIRONMENT = {
     **os.environ,
     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    "OMP_NUM_THREADS": "1",  # four training processes share the test machine's two cores
+    "OMP_NUM_THREADS": "1",  # four training processes share the test machine's cores
 }
+# Wide enough that a step takes longer than the way of a signal through SLURM: a cancelled epoch is then a broken one.
+MODEL = {"hidden": 48, "depth": 1, "heads": 2, "mlp": 96}
+MODEL |= {"decoder_hidden": 192, "decoder_depth": 2, "decoder_heads": 4, "decoder_mlp": 768}
+EPOCHS, STEPS_PER_EPOCH = 2, 4  # 14 volumes by 4
+STARTED = time.time()
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
+    if reason := unavailable():
+        pytest.skip(f"skipped: {reason}")
     cluster = Cluster(tmp_path_factory.mktemp("slurm"))
-    cluster.start()
-    yield cluster
-    cluster.stop()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+    assert not cluster.leftovers(), "processes of the cluster are still there"
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, atlas_dir) -> Path:
-    """Phantom cohorts and their frozen index, with a configuration that lies apart from the repository."""
+def project(cluster, tmp_path_factory, atlas_dir) -> Path:
+    """Two phantom cohorts and their frozen index, with a configuration that lies apart from the repository."""
     root = tmp_path_factory.mktemp("project")
     config = yaml.safe_load(TINY.read_text())
     config["pathvars"] = {name: str(root / name) for name in ("results", "resources", "logs", "benchmarks")}
     config["atlas"] = {"path": str(atlas_dir / "sri24_brain.nii.gz"), "head_path": str(atlas_dir / "sri24_head.nii.gz")}
-    config["phantom"]["root"] = str(root / "raw")
-    config["cohorts"] = {name: {"root": str(root / "raw" / name)} for name in ("IXI", "ADNI", "UPENN-GBM")}
+    config["phantom"] |= {"root": str(root / "raw"), "ixi": 1, "adni": 0, "upenn": 3}
+    config["cohorts"] = {name: {"root": str(root / "raw" / name)} for name in ("IXI", "UPENN-GBM")}
+    config["index"] |= {"shard_size": 16, "val_fraction": 1e-6, "test_fraction": 1e-6}
+    config["mae"]["model"] = MODEL
+    config["mae"]["train"] |= {"epochs": EPOCHS}
     path = root / "config.yaml"
     path.write_text(yaml.safe_dump(config))
     run("braing3n", "phantom", "make", "--atlas", str(atlas_dir), "--settings", f"config/config.yaml+{path}#phantom")
@@ -53,7 +69,7 @@ def project(tmp_path_factory, atlas_dir) -> Path:
     return path
 
 
-def run(*command: str, timeout: float = 900) -> str:
+def run(*command: str, timeout: float = 1200) -> str:
     result = subprocess.run(
         command, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout, check=False
     )
@@ -62,33 +78,26 @@ def run(*command: str, timeout: float = 900) -> str:
 
 
 def snakemake(project: Path, *targets: str) -> list[str]:
-    """The documented command; only the plugin's waiting times are shortened."""
+    """The documented command; only the plugin's waiting times are shortened, and its logs lie with the project."""
     options = ["--profile", "slurm", "--configfile", str(project), "--slurm-init-seconds-before-status-checks", "2"]
     return ["snakemake", *targets, *options, "--slurm-logdir", str(project.parent / "logs" / "slurm")]
 
 
-def results(project: Path) -> Path:
-    return project.parent / "results"
+@contextmanager
+def running(command: list[str]):
+    """The command in the background, its output in a file; interrupted if it still runs at the end."""
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
 
 
-def test_preprocessing_of_one_cohort(cluster, project):
-    run(*snakemake(project, "cohort_ixi"))
-    for step in ("convert", "n4", "mask", "register", "crop"):
-        assert list((results(project) / "status" / step / "IXI").glob("*.parquet"))
-    assert list((results(project) / "volumes" / "IXI").glob("*.npy"))
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(cluster, project) -> dict:
-    """Weights of the training left alone, run once; its result is put aside."""
-    run(*snakemake(project, "train_mae"))
-    folder = results(project) / "models" / "mae"
-    weights = load_file(folder / "model.safetensors")
-    folder.rename(folder.with_name("mae_uninterrupted"))
-    return weights
-
-
-def wait_for(condition, seconds: float, what: str):
+def wait_for(condition, what: str, seconds: float = 300):
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
         if value := condition():
@@ -97,65 +106,219 @@ def wait_for(condition, seconds: float, what: str):
     raise AssertionError(f"waited {seconds:.0f} s for {what}")
 
 
-def training_job(cluster: Cluster) -> str | None:
-    """Id of the running training job."""
-    for line in cluster.query("squeue", "-h", "-t", "running", "-o", "%i %k").splitlines():
-        if "train_mae" in line:
-            return line.split()[0]
-    return None
+def jobs(cluster: Cluster, state: str) -> dict[str, str]:
+    """Rule -> id of the jobs in that state."""
+    lines = cluster.query("squeue", "-h", "-t", state, "-o", "%k %i").splitlines()
+    return {re.sub("^rule_|_wildcards_.*", "", comment): job for comment, job in (line.split() for line in lines)}
 
 
-def test_cancelled_training_resumes_to_the_same_weights(cluster, project, uninterrupted):
-    process = subprocess.Popen(
-        snakemake(project, "train_mae"),
-        cwd=REPOSITORY,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        job = wait_for(lambda: training_job(cluster), 120, "the training job")
-        flags = cluster.query("scontrol", "show", "job", job)
-        assert re.search(r"TresPer(Job|Node)=gres:gpu:h100:4", flags), flags
-        assert "Partition=gpu" in flags
-        assert "NumNodes=1" in flags
-        assert re.search(r"TRES=[^\n]*mem=125G|MinMemoryNode=125G|MinMemoryNode=128000M", flags), flags
-        assert "TimeLimit=04:00:00" in flags
-        checkpoints = results(project) / "models" / "mae" / "checkpoints"
-        wait_for(lambda: checkpoints.exists() and list(checkpoints.glob("*")), 120, "a checkpoint")
-        cluster.query("scancel", job)
-        output, _ = process.communicate(timeout=600)
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.wait(timeout=60)
-    assert process.returncode == 0, output.decode()[-4000:]
-    log = (project.parent / "logs" / "train_mae.log").read_text()
-    assert "resuming after step" in log
-    weights = load_file(results(project) / "models" / "mae" / "model.safetensors")
-    assert weights.keys() == uninterrupted.keys()
+def test_preprocessing_fills_the_store(cluster, project):
+    run(*snakemake(project, "preprocess_all"))
+    results = project.parent / "results"
+    for cohort in ("IXI", "UPENN-GBM"):
+        for step in ("convert", "n4", "mask", "register", "crop"):
+            assert list((results / "status" / step / cohort).glob("*.parquet"))
+        assert list((results / "volumes" / cohort).glob("*.npy"))
+    limit = (project.parent / "logs" / "n4" / "IXI" / "0000.log").read_text()
+    assert "stopping at" in limit, "the step did not learn when its job ends"
+
+
+@pytest.fixture(scope="module")
+def mae(project) -> Path:
+    return project.parent / "results" / "models" / "mae"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(cluster, project, mae) -> dict:
+    """Weights of the training left alone, run once; its folder is put aside."""
+    run(*snakemake(project, "train_mae"))
+    return put_aside(mae, "uninterrupted")
+
+
+def put_aside(mae: Path, name: str) -> dict:
+    """Weights of a finished training, whose folder and log make room for the next."""
+    weights = load_file(mae / "model.safetensors")
+    mae.rename(mae.with_name(f"mae_{name}"))
+    log = mae.parents[2] / "logs" / "train_mae.log"
+    log.rename(log.with_name(f"train_mae_{name}.log"))
+    return weights
+
+
+def assert_equal(weights: dict, expected: dict) -> None:
+    assert weights.keys() == expected.keys()
     for key, value in weights.items():
-        assert value.equal(uninterrupted[key]), key
+        assert value.equal(expected[key]), key
 
 
-def test_run_survives_the_death_of_the_node_daemon(cluster, project):
-    process = subprocess.Popen(
-        snakemake(project, "cohort_upenn_gbm"),
-        cwd=REPOSITORY,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        wait_for(lambda: cluster.query("squeue", "-h", "-t", "running", "-o", "%i").strip(), 120, "a running job")
-        cluster.kill_node()
-        time.sleep(3)
-        cluster.start_node()
-        cluster.wait_until_up()
+def wait_for_first_epoch(mae: Path) -> None:
+    wait_for((mae / "checkpoints" / f"step-{STEPS_PER_EPOCH:09d}.pt").exists, "the first epoch's checkpoint")
+
+
+def test_training_cancelled_mid_epoch_resumes_to_the_same_weights(cluster, project, mae, uninterrupted):
+    with running(snakemake(project, "train_mae")) as process:
+        job = wait_for(lambda: jobs(cluster, "running").get("train_mae"), "the training job")
+        flags = cluster.query("scontrol", "show", "job", job)
+        wait_for_first_epoch(mae)
+        cluster.query("scancel", job)
         output, _ = process.communicate(timeout=900)
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.wait(timeout=60)
-    assert process.returncode == 0, output.decode()[-4000:]
-    assert list((results(project) / "volumes" / "UPENN-GBM").glob("*.npy"))
+    assert process.returncode == 0, output[-4000:]
+    assert_gpu_flags(flags, gpus=4, cpus=16, memory="125G", minutes=240)
+    log = (project.parent / "logs" / "train_mae.log").read_text()
+    stopped = re.search(r"stopped after step (\d+) of (\d+) \(SIGTERM\)", log)
+    assert stopped, log[-4000:]
+    step, total = map(int, stopped.groups())
+    assert total == EPOCHS * STEPS_PER_EPOCH
+    assert step % STEPS_PER_EPOCH, "cancelled between two epochs"
+    assert f"resuming after step {step}" in log
+    assert_equal(put_aside(mae, "cancelled"), uninterrupted)
+
+
+def test_training_survives_the_death_of_its_node(cluster, project, mae, uninterrupted):
+    with running(snakemake(project, "train_mae")) as process:
+        wait_for_first_epoch(mae)
+        job = jobs(cluster, "running")["train_mae"]
+        node = cluster.query("squeue", "-h", "-j", job, "-o", "%N").strip()
+        cluster.kill_node(node)
+        cluster.start_node(node)
+        cluster.wait_for("idle,mixed,allocated")
+        output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output[-4000:]
+    assert "resuming after step" in (project.parent / "logs" / "train_mae.log").read_text()
+    assert_equal(put_aside(mae, "node_died"), uninterrupted)
+
+
+def test_training_on_two_nodes(cluster, project, mae, uninterrupted):
+    """Two processes on two nodes do what four did on one, up to the order in which gradients are summed."""
+    asked = ("nodes=2", "gpu=2", "mpi=srun", "tasks=2", "tasks_per_gpu=0", "slurm_partition=gpu", "gpu_model=h100")
+    two_nodes = ["--set-resources", *(f"train_mae:{item}" for item in asked)]
+    with running([*snakemake(project, "train_mae"), *two_nodes]) as process:
+        job = wait_for(lambda: jobs(cluster, "running").get("train_mae"), "the training job")
+        flags = cluster.query("scontrol", "show", "job", job)
+        output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output[-4000:]
+    assert "NodeList=n[1-2]" in flags
+    for key, value in put_aside(mae, "two_nodes").items():
+        assert_close(value, uninterrupted[key], rtol=1e-3, atol=1e-4)
+
+
+def test_training_stops_before_its_time_limit(cluster, project, tmp_path):
+    """One minute's job with a margin of one minute: it does its first steps, checkpoints, and asks to be run again."""
+    results = project.parent / "results"
+    config = yaml.safe_load(project.read_text())
+    config["mae"]["train"]["stop_before_s"] = 60
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    train = f"braing3n launch --gpus 1 mae train --metadata {results}/metadata/volumes.parquet --results {results} "
+    train += f"--settings config/config.yaml+{tmp_path}/config.yaml#mae --out {tmp_path}/mae"
+    log = tmp_path / "log"
+    command = ["sbatch", "--wait", "--time=1", "--mem=4000", f"--output={log}", f"--wrap={train}"]
+    result = subprocess.run(command, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 75, result.stderr + log.read_text()
+    assert "(the job's time limit is near); run again to continue" in log.read_text()
+    assert list((tmp_path / "mae" / "checkpoints").glob("step-*.pt"))
+
+
+def assert_gpu_flags(flags: str, *, gpus: int, cpus: int, memory: str, minutes: int) -> None:
+    """What `scontrol show job` says of a job of the paper's GPU rules."""
+    fields = dict(field.split("=", 1) for field in flags.split() if "=" in field)
+    assert fields["TresPerJob"] == f"gres:gpu:h100:{gpus}", flags
+    assert fields["Partition"] == "gpu", flags
+    assert fields["Account"] in ("braing3n", "(null)"), flags
+    assert fields["NumNodes"].split("-")[0] == "1", flags
+    assert fields["CPUs/Task"] == str(cpus), flags
+    assert fields["MinMemoryNode"] == memory, flags
+    assert fields["TimeLimit"] == f"{minutes // 60:02d}:{minutes % 60:02d}:00", flags
+
+
+# Rules that can wait for a GPU at the same time, the last ones of the workflow first: targets, and what each rule asks
+# for (GPUs, cores, memory as SLURM writes it, minutes). `train_mae` is looked at where it runs.
+GPU_RULES = [
+    {
+        "frechet": ("tables/frechet.parquet", 1, 8, "32000M", 240),
+        "forecast": ("tables/forecast.parquet", 1, 8, "32000M", 240),
+    },
+    {
+        "generate": ("generated", 1, 8, "32000M", 240),
+        "train_longitudinal": ("models/longitudinal/model.safetensors", 1, 8, "62.50G", 240),
+    },
+    {
+        "train_dit": ("models/dit/model.safetensors", 4, 16, "62.50G", 240),
+        "reconstruct": ("tables/reconstruction.parquet", 1, 8, "16000M", 120),
+    },
+    {
+        "encode": ("latents/IXI/0000.parquet", 1, 8, "16000M", 30),
+        "encode_features": ("features/untrained/IXI/0000.parquet", 1, 8, "16000M", 30),
+    },
+    {"train_tokenizer": ("models/tokenizer/model.safetensors", 4, 16, "125G", 240)},
+    {"mask": ("status/mask/IXI/0000.parquet", 1, 4, "8000M", 10)},
+]
+
+
+@pytest.fixture(scope="module")
+def finished(cluster, project, tmp_path_factory) -> Path:
+    """Configuration of a workflow whose every file is there, so that any rule can be asked for alone."""
+    root = tmp_path_factory.mktemp("finished")
+    config = yaml.safe_load(project.read_text())
+    config["pathvars"] = {name: str(root / name) for name in ("results", "resources", "logs", "benchmarks")}
+    config["preprocess"]["mask"] = {"backend": "hd-bet", "device": "cuda"}
+    (root / "config.yaml").write_text(yaml.safe_dump(config))
+    shutil.copytree(project.parent / "results" / "index", root / "results" / "index")
+    summary = run("snakemake", "all", "--summary", "--configfile", str(root / "config.yaml"))
+    for line in summary.splitlines():
+        if line.startswith(str(root)):
+            put(Path(line.split("\t")[0]))
+    return root / "config.yaml"
+
+
+def put(path: Path) -> None:
+    """A stand-in for a file or folder that the workflow makes; all are of the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix:
+        path.write_text("made")
+    else:
+        path.mkdir(exist_ok=True)
+    os.utime(path, (STARTED, STARTED))
+
+
+@pytest.fixture(scope="module")
+def drained(cluster):
+    """Nodes that take no job: submitted ones stay pending, to be looked at."""
+    cluster.query("scontrol", "update", "NodeName=n[1-2]", "State=DRAIN", "Reason=test")
+    yield
+    cluster.query("scontrol", "update", "NodeName=n[1-2]", "State=RESUME")
+
+
+@contextmanager
+def submitted(cluster: Cluster, finished: Path, rules: dict):
+    """Snakemake, while jobs of exactly these rules wait for the node."""
+    targets = [finished.parent / "results" / target for target, *_ in rules.values()]
+    for target in targets:
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+    with running(snakemake(finished, *map(str, targets), "--nolock")) as process:
+        wait_for(lambda: process.poll() is not None or len(jobs(cluster, "pending")) == len(rules), f"{list(rules)}")
+        assert process.poll() is None, process.stdout.read()[-4000:]
+        yield process
+    for target in targets:
+        put(target)
+
+
+def test_gpu_rules_ask_for_what_the_paper_used(cluster, finished, drained):
+    for rules in GPU_RULES[:-1]:
+        with submitted(cluster, finished, rules):
+            pending = jobs(cluster, "pending")
+            assert pending.keys() == rules.keys()
+            for rule, (_, gpus, cpus, memory, minutes) in rules.items():
+                flags = cluster.query("scontrol", "show", "job", pending[rule])
+                assert_gpu_flags(flags, gpus=gpus, cpus=cpus, memory=memory, minutes=minutes)
+        wait_for(lambda: not jobs(cluster, "pending"), "the jobs to be cancelled with Snakemake")
+
+
+def test_jobs_of_a_killed_controller_are_found_and_cancelled(cluster, finished, drained):
+    with submitted(cluster, finished, GPU_RULES[-1]) as process:
+        process.kill()
+        process.wait()
+        flags = cluster.query("scontrol", "show", "job", jobs(cluster, "pending")["mask"])
+        assert "TresPerJob=gres:gpu:1" in flags, "HD-BET may use any card"
+        assert "Partition=gpu" in flags
+        assert re.search(r"PENDING +mask .*\n1 jobs\n", run("braing3n", "orphans"))
+        assert "1 jobs cancelled" in run("braing3n", "orphans", "--cancel")
+        wait_for(lambda: run("braing3n", "orphans").startswith("0 jobs"), "the orphan to go")
