@@ -197,7 +197,6 @@ def test_cluster_commands_of_the_readme(configfile, tmp_path, command):
     expected = {
         "snakemake all": "train_mae",
         "snakemake --profile": "train_mae",
-        "snakemake train_mae": "nodes=2",
         "snakemake --unlock": "Unlocked",
         "braing3n plan": "3 shards",
         "braing3n status": "UPENN-GBM",
