@@ -139,7 +139,8 @@ class FlowTask(TrainingTask):
                 totals[name] += float(squared_error(velocity, constant).sum())
             count += len(indices)
         value = totals["model"] / count
-        detail = f"mean squared error of the velocity, {len(samples)} {of} samples, {count} draws of time and noise"
+        plural = "" if len(samples) == 1 else "s"
+        detail = f"mean squared error of the velocity, {len(samples)} {of} sample{plural}, {count} draws of time and noise"
         below = [
             {
                 "name": f"velocity error below that of the {name}",
