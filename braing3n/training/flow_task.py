@@ -140,7 +140,9 @@ class FlowTask(TrainingTask):
             count += len(indices)
         value = totals["model"] / count
         plural = "" if len(samples) == 1 else "s"
-        detail = f"mean squared error of the velocity, {len(samples)} {of} sample{plural}, {count} draws of time and noise"
+        detail = (
+            f"mean squared error of the velocity, {len(samples)} {of} sample{plural}, {count} draws of time and noise"
+        )
         below = [
             {
                 "name": f"velocity error below that of the {name}",
