@@ -21,8 +21,20 @@ from braing3n.geometry import TOKEN_GRID
 from braing3n.models.weights import load_card, load_weights
 
 
-def normalisation(channels: int, groups: int) -> nn.GroupNorm:
-    return nn.GroupNorm(min(groups, channels), channels)
+class GroupNorm(nn.GroupNorm):
+    """`nn.GroupNorm` with at most as many groups as channels; the result lies channels-last. (B, C, ...) -> the same.
+
+    On a CPU, PyTorch normalises a few channels that lie last several times more slowly than the same maps with channels
+    first, copies included: a third of a training step.
+    """
+
+    def __init__(self, channels: int, groups: int):
+        super().__init__(min(groups, channels), channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 5 or x.device.type != "cpu":
+            return super().forward(x)
+        return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last_3d)
 
 
 class ResBlock(nn.Module):
@@ -30,9 +42,9 @@ class ResBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, groups: int):
         super().__init__()
-        self.norm1 = normalisation(channels_in, groups)
+        self.norm1 = GroupNorm(channels_in, groups)
         self.conv1 = nn.Conv3d(channels_in, channels_out, 3, padding=1)
-        self.norm2 = normalisation(channels_out, groups)
+        self.norm2 = GroupNorm(channels_out, groups)
         self.conv2 = nn.Conv3d(channels_out, channels_out, 3, padding=1)
         self.skip = nn.Identity() if channels_in == channels_out else nn.Conv3d(channels_in, channels_out, 1)
 
@@ -48,7 +60,7 @@ class SpatialAttention(nn.Module):
     def __init__(self, channels: int, heads: int, groups: int):
         super().__init__()
         self.heads = heads
-        self.norm = normalisation(channels, groups)
+        self.norm = GroupNorm(channels, groups)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
 
@@ -84,7 +96,7 @@ class Decoder(nn.Module):
                 levels.append(SpatialAttention(width, arch.attention_heads, arch.groups))
         self.levels = nn.Sequential(*levels)
         self.leave = nn.Sequential(
-            normalisation(widths[-1], arch.groups), nn.SiLU(), nn.Conv3d(widths[-1], 1, 3, padding=1)
+            GroupNorm(widths[-1], arch.groups), nn.SiLU(), nn.Conv3d(widths[-1], 1, 3, padding=1)
         )
         # Kernels that lie channels-last in memory make every map do so: half the time of a step on a CPU.
         self.to(memory_format=torch.channels_last_3d)
