@@ -69,7 +69,8 @@ class _Matcher:
 
     def __call__(self, found: Found) -> Candidate | Verdict:
         if found.kind == "broken":
-            return Verdict(found, "failed", "link points nowhere: fetch the file or remove the link")
+            nowhere = "link points nowhere: fetch the file or remove the link"
+            return Verdict(found, "failed", found.complaint or nowhere)
         if found.kind == "hidden":
             return Verdict(found, "excluded", "hidden file")
         for expression, reason in self.excluded:

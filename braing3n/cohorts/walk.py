@@ -21,6 +21,7 @@ _SUFFIXES: tuple[tuple[str, Kind], ...] = (
     (".dcm", "dicom"),
     (".ima", "dicom"),
 )
+PERMISSION = "give yourself permission, such as by chmod -R u+rX"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,14 @@ def walk(root: str | Path) -> list[Found]:
         visited.add((status.st_dev, status.st_ino))
         files: dict[str, int] = {}
         prefix = f"{folder}/" if folder else ""
-        with os.scandir(root / folder) as entries:
+        try:
+            scanned = os.scandir(root / folder)
+        except PermissionError as error:
+            if not folder:
+                raise BrainG3NError("the cohort's folder may not be read", file=root, remedy=PERMISSION) from error
+            found.append(Found(folder, folder, "broken", 0, complaint=f"folder may not be read: {PERMISSION}"))
+            continue
+        with scanned as entries:
             for entry in entries:
                 if entry.is_dir():
                     pending.append(prefix + entry.name)

@@ -65,6 +65,26 @@ def test_a_link_to_nowhere_is_a_failure(tree):
     assert found(tree, "x.nii.gz").kind == "broken"
 
 
+def test_a_folder_that_may_not_be_read_is_a_failure_and_the_rest_is_found(tree, monkeypatch):
+    """By a stand-in for the system's refusal, which does not hold for root."""
+    (tree.root / "closed").mkdir()
+    (tree.root / "open.nii.gz").write_bytes(b"")
+    scandir = os.scandir
+
+    def refusing(path):
+        if os.fspath(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    closed = found(tree, "closed")
+    assert closed.kind == "broken"
+    assert "chmod" in closed.complaint
+    assert found(tree, "open.nii.gz").kind == "nifti"
+    with pytest.raises(BrainG3NError, match="may not be read"):
+        walk(tree.root / "closed")
+
+
 def test_slices_without_a_file_ending(tree):
     tree.dicom("series", n_slices=2)
     for path in (tree.root / "series").glob("*.dcm"):
