@@ -24,7 +24,7 @@ import yaml
 from benchmarks.common import case, finish
 from braing3n.config import load_config, merge
 from braing3n.config.training import MAESettings, ProbeSettings
-from braing3n.encoders.encode import encode_shard
+from braing3n.encoders.encode import encode_cohort
 from braing3n.phantom.final_grid import COHORT, write_final_grid_set
 from braing3n.probing.panel import run_panel
 from braing3n.training.mae import train_mae
@@ -95,9 +95,7 @@ def main() -> None:
     card = train_mae(metadata, results, settings, models)
 
     for encoder in ("mae", "untrained", "pca"):
-        for shard in metadata["shard"].unique():
-            features = results / f"features/{encoder}/{COHORT}/{shard}.parquet"
-            encode_shard(encoder, metadata, results, COHORT, shard, models, features)
+        encode_cohort(encoder, metadata, results, COHORT, models, results / f"features/{encoder}/{COHORT}.parquet")
     tasks = results / "tasks.yaml"
     tasks.write_text(yaml.safe_dump({"version": 1, "tasks": [task | WHY for task in TASKS]}))
     encoders = ("mae", "mae-brain", "untrained", "untrained-brain", "pca", "demographics", "site")

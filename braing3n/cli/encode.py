@@ -1,4 +1,4 @@
-"""`braing3n encode`: pooled features of one shard by a frozen encoder (docs/encoders.md)."""
+"""`braing3n encode`: pooled features of one cohort by a frozen encoder (docs/encoders.md)."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ def encode(
     encoder: Annotated[str, typer.Option(help="Name of the encoder, such as untrained or pca.")],
     metadata: Annotated[Path, typer.Option(help="metadata/volumes.parquet")],
     results: Annotated[Path, typer.Option(help="Folder that paths in tables are relative to.")],
-    cohort: Annotated[str, typer.Option(help="Cohort of the shard.")],
-    shard: Annotated[str, typer.Option(help="Shard, such as 0000.")],
+    cohort: Annotated[str, typer.Option(help="Cohort to encode.")],
     mae: Annotated[Path, typer.Option(help="Folder of the trained MAE.")],
-    features: Annotated[Path, typer.Option(help="Table to write, .parquet.")],
+    features: Annotated[
+        Path, typer.Option(help="Table of shards to write, <cohort>.parquet; the features go beside it.")
+    ],
     weights: Annotated[Path | None, typer.Option(help="The encoder's own weights, where it has any.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Pooled features of one shard by a frozen encoder or a control."""
-    from braing3n.encoders.encode import encode_shard
+    """Pooled features of one cohort by a frozen encoder or a control, a table a shard; finished shards stay."""
+    from braing3n.encoders.encode import encode_cohort
     from braing3n.volumes.metadata import load_metadata
 
-    encode_shard(
-        encoder, load_metadata(metadata), results, cohort, shard, mae, features, weights=weights, device=device
-    )
+    encode_cohort(encoder, load_metadata(metadata), results, cohort, mae, features, weights=weights, device=device)
 
 
 def register(app: typer.Typer) -> None:

@@ -17,15 +17,16 @@ app = typer.Typer(help="Latents and pooled features of stored volumes.", no_args
 def encode(
     metadata: Annotated[Path, typer.Option(help="metadata/volumes.parquet")],
     results: Annotated[Path, typer.Option(help="Folder that paths in tables are relative to.")],
-    cohort: Annotated[str, typer.Option(help="Cohort of the shard.")],
-    shard: Annotated[str, typer.Option(help="Shard, such as 0000.")],
+    cohort: Annotated[str, typer.Option(help="Cohort to encode.")],
     mae: Annotated[Path, typer.Option(help="Folder of the trained MAE.")],
     tokenizer: Annotated[Path, typer.Option(help="Folder of the trained tokenizer.")],
-    latents: Annotated[Path, typer.Option(help="Latents to write, .safetensors; their ids go beside it.")],
-    features: Annotated[Path, typer.Option(help="Pooled MAE features to write, .parquet.")],
+    latents: Annotated[
+        Path, typer.Option(help="Table of shards to write, latents/<cohort>.parquet; latents go beside it.")
+    ],
+    features: Annotated[Path, typer.Option(help="The same for pooled features, features/mae/<cohort>.parquet.")],
 ) -> None:
-    """Encode one shard: token latents for the diffusion models, pooled features for the probes."""
-    from braing3n.evaluation.latent_encoding import encode_shard
+    """Token latents for the diffusion models and pooled features for the probes; finished shards stay."""
+    from braing3n.evaluation.latent_encoding import encode_cohort
     from braing3n.volumes.metadata import load_metadata
 
-    encode_shard(load_metadata(metadata), results, cohort, shard, mae, tokenizer, latents, features)
+    encode_cohort(load_metadata(metadata), results, cohort, mae, tokenizer, latents, features)

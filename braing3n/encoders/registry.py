@@ -89,6 +89,17 @@ def encoder_of(source: str) -> str | None:
     return source if source in ENCODERS else base if base in ENCODERS else None
 
 
+def needs_mae(name: str) -> bool:
+    """Whether an encoder is, or takes its shape from, the trained MAE."""
+    return name in ("mae", "untrained")
+
+
+def made_from(name: str, mae: str | Path, weights: str | Path | None = None) -> list[Path]:
+    """Files that an encoder's features depend on, beside the volumes."""
+    own = {"mae": [Path(mae) / "model.safetensors"], "untrained": [Path(mae) / "card.json"]}
+    return own.get(name, [Path(weights)] if weights else [])
+
+
 def load_encoder(name: str, mae: str | Path, weights: str | Path | None = None, device: str = "cpu") -> Encoder:
     """Make an encoder.
 

@@ -1,8 +1,8 @@
-"""One shard through the frozen encoder and tokenizer: latents for the diffusion models, features for the probes."""
+"""A cohort through the frozen encoder and tokenizer: latents for the diffusion models, features for the probes."""
 
 from __future__ import annotations
 
-import logging
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -16,49 +16,55 @@ from braing3n.models.tokenizer import Tokenizer, load_tokenizer
 from braing3n.models.weights import WEIGHTS, load_card
 from braing3n.training.distributed import pick_device
 from braing3n.training.mae import split_batches
+from braing3n.volumes.by_shard import make_by_shard
 from braing3n.volumes.feed import VolumeFeed, brain_tokens
 from braing3n.volumes.latents import write_latents
-
-logger = logging.getLogger(__name__)
 
 BATCH = 8  # volumes a forward pass: 1200 tokens each keep a GPU busy
 
 
-def encode_shard(
+def encode_cohort(
     metadata: pd.DataFrame,
     results: str | Path,
     cohort: str,
-    shard: str,
     mae: str | Path,
     tokenizer: str | Path,
     latents: str | Path,
     features: str | Path,
 ) -> None:
-    """Encode the volumes of one shard in float32 and write latents, their ids and pooled features.
+    """Encode a cohort's volumes in float32 and write latents, their ids and pooled features; finished shards stay.
 
     Args:
-        metadata: the metadata table; rows of other shards are passed over.
+        metadata: the metadata table; rows of other cohorts are passed over.
         mae, tokenizer: model folders that belong together.
-        latents: `latents/<cohort>/<shard>.safetensors`; the ids go beside it.
-        features: `features/mae/<cohort>/<shard>.parquet`.
+        latents: `latents/<cohort>.parquet`, the list of shards, written last; the latents go to the folder beside it,
+            `latents/<cohort>/<shard>.safetensors`, with their ids.
+        features: `features/mae/<cohort>.parquet`, likewise for `features/mae/<cohort>/<shard>.parquet`.
 
     Raises:
-        BrainG3NError: the shard has no volumes, or the tokenizer was trained on another encoder.
+        BrainG3NError: the tokenizer was trained on another encoder, or another run works on this cohort.
+        ResumeLater: asked to stop, or the job's time limit is near.
     """
-    rows = metadata[(metadata["cohort"] == cohort) & (metadata["shard"] == shard)].reset_index(drop=True)
-    if rows.empty:
-        raise BrainG3NError(f"has no volume of {cohort}, shard {shard}", file="metadata", found=f"{len(metadata)} rows")
     check_same_encoder(tokenizer, mae)
     device = pick_device("auto")
     encoder, projection = load_mae(mae, device), load_tokenizer(tokenizer, device)
-    feed = VolumeFeed(rows, results)
-    parts = [encode_batch(encoder, projection, feed.batch(at, device)) for at in split_batches(len(feed), BATCH)]
-    z, mean, brain = (torch.cat(part) for part in zip(*parts, strict=True))  # (n, N, L), (n, D), (n, D)
-    ids = rows["volume_id"].tolist()
-    write_latents(latents, ids, z, sha256_of(Path(tokenizer) / WEIGHTS))
-    table = {"volume_id": ids, "feature": list(mean.numpy()), "feature_brain": list(brain.numpy())}
-    write_parquet(features, pd.DataFrame(table).astype({"volume_id": "str"}))
-    logger.info("encoded %d volumes of %s, shard %s", len(rows), cohort, shard)
+    weights = sha256_of(Path(tokenizer) / WEIGHTS)  # the tokenizer's card names the encoder's
+
+    def files(shard: str) -> list[Path]:
+        cached = Path(latents).with_suffix("") / f"{shard}.safetensors"
+        return [cached, cached.with_suffix(".parquet"), Path(features).with_suffix("") / f"{shard}.parquet"]
+
+    def make(shard: str, rows: pd.DataFrame) -> None:
+        feed, ids = VolumeFeed(rows, results), rows["volume_id"].tolist()
+        parts = [encode_batch(encoder, projection, feed.batch(at, device)) for at in split_batches(len(feed), BATCH)]
+        z, mean, brain = (torch.cat(part) for part in zip(*parts, strict=True))  # (n, N, L), (n, D), (n, D)
+        cached, _, pooled = files(shard)
+        write_latents(cached, ids, z, weights)
+        table = {"volume_id": ids, "feature": list(mean.numpy()), "feature_brain": list(brain.numpy())}
+        write_parquet(pooled, pd.DataFrame(table).astype({"volume_id": "str"}))
+
+    make_by_shard("encode", cohort, metadata, results, weights, files, make, latents)
+    shutil.copyfile(latents, features)
 
 
 @torch.no_grad()

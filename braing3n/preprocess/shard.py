@@ -10,13 +10,11 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 import braing3n
 from braing3n.config import Settings
@@ -28,6 +26,7 @@ from braing3n.preprocess.records import Key, Record
 from braing3n.preprocess.steps import Context, Job, Step, Volume, anchor_of
 from braing3n.preprocess.worker import Failure, Lazy, disk_full
 from braing3n.preprocess.workers import run_jobs
+from braing3n.progress import Progress
 from braing3n.training.stop import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -298,35 +297,3 @@ def _pack(step: Step, rows: list[dict[str, Any]], results: Path, store: Path, st
 
 def _interrupted(step: Step, stop: StopRequest, done: int, total: int) -> str:
     return f"{step.name} stopped ({stop.reason}) with {done} of {total} volumes done; run it again to continue"
-
-
-class Progress:
-    """A bar at a terminal, elsewhere a log line every ten seconds, with volumes a second and the time left."""
-
-    def __init__(self, name: str, total: int, done: int, every_s: float = 10.0):
-        self.name, self.total, self.first, self.done, self.every_s = name, total, done, done, every_s
-        self.began = self.logged = time.monotonic()
-        self.shown = -1
-        self.bar = tqdm(total=total, initial=done, desc=name, unit="volume", disable=None)
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.bar.close()
-        if self.shown != self.done:
-            self._log()
-
-    def update(self, done: int) -> None:
-        self.bar.update(done - self.done)
-        self.done = done
-        if time.monotonic() - self.logged >= self.every_s:
-            self._log()
-
-    def _log(self) -> None:
-        self.logged, self.shown = time.monotonic(), self.done
-        if not self.bar.disable:
-            return
-        rate = (self.done - self.first) / max(self.logged - self.began, 1e-9)
-        left = str(timedelta(seconds=round((self.total - self.done) / rate))) if rate else "unknown time"
-        logger.info("%s: %d/%d volumes, %.3g a second, %s left", self.name, self.done, self.total, rate, left)

@@ -130,16 +130,16 @@ def make_plan(config: Config, slots: Slots, gpu_tflops: float, benchmarks: Path 
     }
     timings = read_benchmarks(benchmarks or config.pathvars.benchmarks)
     plan = Plan(sum(shards.values()), len({cohort for cohort, _ in shards}), len(shards), str(slots))
-    plan.stages += [shard_stage(step, config, shards, timings, slots) for step in STEPS]
+    plan.stages += [shared_stage(step, config, shards, timings, slots) for step in STEPS]
     works = model_works(config, results)
     order = ("mae", "tokenizer", "encode", "dit", "longitudinal")
     for name in order:
         if name == "encode":
-            plan.stages.append(shard_stage(name, config, shards, timings, slots))
+            plan.stages.append(shared_stage(name, config, shards, timings, slots))
         else:
             plan.stages.append(training_stage(name, works[name], results, slots, gpu_tflops))
     for encoder in probed_encoders(config):
-        plan.stages.append(shard_stage(f"encode_{encoder}", config, shards, timings, slots))
+        plan.stages.append(shared_stage(f"encode_{encoder}", config, shards, timings, slots))
     plan.stages += [single_stage(name, path, results, timings) for name, path in SINGLE.items()]
     return plan
 
@@ -151,18 +151,21 @@ def probed_encoders(config: Config) -> list[str]:
     return [name for name in names if not weights_needed(name) or (name in weights and weights[name].exists())]
 
 
-def shard_stage(
+def shared_stage(
     step: str, config: Config, shards: dict[tuple[str, str], int], timings: pd.DataFrame, slots: Slots
 ) -> Stage:
-    """A stage with one job a shard: a preprocessing step, `encode`, or `encode_<encoder>`, which costs as much."""
+    """A stage with one job a shard, a preprocessing step, or one a cohort: `encode`, or `encode_<encoder>`, which costs
+    as much.
+    """
     kind = step.partition("_")[0]
     results = config.pathvars.results
-    done = {key for key in shards if shard_output(results, step, *key).exists()}
-    left = {key: n for key, n in shards.items() if key not in done}
+    parts = by_cohort(shards) if kind == "encode" else {f"{cohort}/{shard}": n for (cohort, shard), n in shards.items()}
+    done = {part for part in parts if output_of(results, step, part).exists()}
+    left = {part: n for part, n in parts.items() if part not in done}
     volumes = sum(left.values())
     on_gpu = kind == "encode" or (step == "mask" and config.preprocess.mask.backend == "hd-bet")
-    stage = Stage(step, len(shards), len(done))
-    measured = rate_of(timings, step, shards)
+    stage = Stage(step, len(parts), len(done))
+    measured = rate_of(timings, step, parts)
     if measured is not None:
         seconds, core_seconds, stage.rate = measured
     elif on_gpu:
@@ -180,18 +183,26 @@ def shard_stage(
     return stage
 
 
-def shard_output(results: Path, step: str, cohort: str, shard: str) -> Path:
-    if step == "encode":
-        return results / "latents" / cohort / f"{shard}.parquet"
+def by_cohort(shards: dict[tuple[str, str], int]) -> dict[str, int]:
+    """Volumes of every cohort."""
+    volumes: dict[str, int] = {}
+    for (cohort, _), n in shards.items():
+        volumes[cohort] = volumes.get(cohort, 0) + n
+    return volumes
+
+
+def output_of(results: Path, step: str, part: str) -> Path:
+    """What a stage's job for a shard, `<cohort>/<shard>`, or for a cohort writes last."""
+    folder = {"encode": "latents"}.get(step, f"status/{step}")
     if step.startswith("encode_"):
-        return results / "features" / step.removeprefix("encode_") / cohort / f"{shard}.parquet"
-    return results / "status" / step / cohort / f"{shard}.parquet"
+        folder = f"features/{step.removeprefix('encode_')}"
+    return results / folder / f"{part}.parquet"
 
 
-def rate_of(timings: pd.DataFrame, step: str, shards: dict[tuple[str, str], int]) -> tuple[float, float, str] | None:
-    """Measured wall seconds and core-seconds a volume, over all finished shards of a step; None if there are none."""
+def rate_of(timings: pd.DataFrame, step: str, parts: dict[str, int]) -> tuple[float, float, str] | None:
+    """Measured wall seconds and core-seconds a volume, over all finished jobs of a step; None if there are none."""
     own = timings[timings["rule"] == step]
-    sizes = [shards.get(tuple(job.split("/")[1:3])) for job in own["job"]]
+    sizes = [parts.get(job.partition("/")[2]) for job in own["job"]]
     own = own[[size is not None for size in sizes]]
     volumes = sum(size for size in sizes if size is not None)
     if not volumes:

@@ -35,7 +35,7 @@ from braing3n.training.checkpoint import FREE_SETTINGS, Checkpoints
 from braing3n.training.distributed import Processes, barrier, mean_over_processes, process_group, reduce_mean
 from braing3n.training.optimizer import learning_rate, make_ema, make_optimizer
 from braing3n.training.prefetch import prefetched
-from braing3n.training.progress import ProgressLog
+from braing3n.training.progress import ProgressLog, kept_log
 from braing3n.training.stop import StopRequest
 from braing3n.training.task import TrainingTask
 
@@ -140,7 +140,11 @@ def fit(
         "architecture": architecture,
         "data_hash": data_hash,
     }
-    with process_group(settings.device) as processes, StopRequest(settings.stop_before_s) as stop:
+    with (
+        process_group(settings.device) as processes,
+        kept_log(out / "training.log" if processes.main else None),
+        StopRequest(settings.stop_before_s) as stop,
+    ):
         run = prepare(task, settings, processes, Checkpoints(out / "checkpoints", settings.keep_last, identity))
         shown = out / "tensorboard" if processes.main else None
         with ProgressLog(name, run.total_steps, run.progress.step, settings.batch_size, shown) as log:
@@ -154,8 +158,9 @@ def fit(
                 if stopping and not run.progress.finished:
                     save(run)
                     reason = stop.reason or "asked for by another process"
-                    done = f"stopped after step {run.progress.step} of {run.total_steps} ({reason})"
-                    raise ResumeLater(f"{name}: {done}; run again to continue")
+                    done = f"{name}: stopped after step {run.progress.step} of {run.total_steps} ({reason})"
+                    logger.info(done)
+                    raise ResumeLater(f"{done}; run again to continue")
         return finish(run, out, name, data_hash, architecture)
 
 
@@ -190,7 +195,7 @@ def prepare(task: TrainingTask, settings: TrainSettings, processes: Processes, c
             part.compile()
     network = model
     if processes.size > 1:
-        network = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        network = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
     return Run(task, settings, processes, checkpoints, network, optimizer, ema, progress)
 
 

@@ -1,9 +1,11 @@
-"""Progress of a training: a bar at a terminal, a log line every few seconds elsewhere."""
+"""Progress of a training: a bar at a terminal, a log line every few seconds elsewhere, and one log of all its runs."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -66,6 +68,27 @@ class ProgressLog:
         if self.shown and "val" in loss:
             text = "%s: epoch %d, train loss %.4g, validation loss %.4g"
             logger.info(text, self.name, epoch, loss["train"], loss["val"])
+
+
+@contextmanager
+def kept_log(path: Path | None) -> Iterator[None]:
+    """Write what this package logs to a file too, after what earlier runs wrote; None writes nothing.
+
+    Snakemake empties a rule's log at every attempt, and a training of many jobs is read as one.
+    """
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    package = logging.getLogger("braing3n")
+    package.addHandler(handler)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        handler.close()
 
 
 def open_events(folder: Path, step: int) -> SummaryWriter | None:

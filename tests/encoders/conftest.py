@@ -37,7 +37,7 @@ def small_store(tmp_path_factory) -> SimpleNamespace:
     ids = [f"{i:016x}" for i in range(3)]
     rows = write_store(results / "volumes/IXI/0000.npy", ids, (head(i) for i in range(3)))
     metadata = rows.rename(columns={"row": "store_row"}).assign(
-        store_file="volumes/IXI/0000.npy", cohort="IXI", shard="0000", person_id=ids, modality="T1"
+        store_file="volumes/IXI/0000.npy", cohort="IXI", shard="0000", person_id=ids, modality="T1", split="train"
     )
     with seeded(7):
         model = MaskedAutoencoder(NARROW)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from braing3n.encoders.encode import encode_rows, encode_shard
+from braing3n.encoders.encode import encode_cohort, encode_rows
 from braing3n.encoders.ours import BlockIntensities, MAEEncoder
 from braing3n.encoders.protocol import z_score_brain
 from braing3n.encoders.registry import ENCODERS, encoder_of, load_encoder
@@ -56,34 +56,42 @@ def test_blocks_are_means_of_eight_voxels_cubed(small_store):
     assert found.shape == (3, BlockIntensities.dimension)
 
 
-def test_shard_becomes_a_table_for_each_pooling(small_store, tmp_path):
-    out = tmp_path / "features/untrained/IXI/0000.parquet"
-    encode_shard("untrained", small_store.metadata, small_store.results, "IXI", "0000", small_store.mae, out)
-    table = pd.read_parquet(out)
+def test_cohort_becomes_a_table_a_shard_with_every_pooling(small_store, tmp_path):
+    out = tmp_path / "features/untrained/IXI.parquet"
+    encode_cohort("untrained", small_store.metadata, small_store.results, "IXI", small_store.mae, out)
+    listed = pd.read_parquet(out)
+    assert list(listed.columns) == ["shard", "volumes", "key"]
+    assert listed.iloc[0, :2].tolist() == ["0000", 3]
+    table = pd.read_parquet(tmp_path / "features/untrained/IXI/0000.parquet")
     assert list(table.columns) == ["volume_id", "feature", "feature_brain"]
     assert table["volume_id"].tolist() == small_store.metadata["volume_id"].tolist()
     assert len(table["feature"][0]) == 24
-    before = out.read_bytes()
-    encode_shard("untrained", small_store.metadata, small_store.results, "IXI", "0000", small_store.mae, out)
-    assert out.read_bytes() == before
 
 
 def test_published_architecture_encodes_the_store_at_its_own_size(small_store, tmp_path):
     """BrainIAC's ViT-B as it is, untrained: resampled to 96^3, both poolings."""
-    out = tmp_path / "features.parquet"
-    encode_shard("brainiac-untrained", small_store.metadata, small_store.results, "IXI", "0000", small_store.mae, out)
-    table = pd.read_parquet(out)
+    out = tmp_path / "features/IXI.parquet"
+    encode_cohort("brainiac-untrained", small_store.metadata, small_store.results, "IXI", small_store.mae, out)
+    table = pd.read_parquet(tmp_path / "features/IXI/0000.parquet")
     assert list(table.columns) == ["volume_id", "feature", "feature_mean"]
     pooled = np.stack(table["feature_mean"].to_list())
     assert pooled.shape == (3, 768)
     assert np.ptp(pooled, axis=0).max() > 1e-3
 
 
-def test_unknown_encoder_and_empty_shard_are_named(small_store, tmp_path):
+def test_unknown_encoder_is_named(small_store):
     with pytest.raises(BrainG3NError, match="there is no encoder 'clip'"):
         load_encoder("clip", small_store.mae)
-    with pytest.raises(BrainG3NError, match="has no volume of IXI, shard 0009"):
-        encode_shard("pca", small_store.metadata, small_store.results, "IXI", "0009", small_store.mae, tmp_path / "x")
+
+
+def test_features_that_are_not_finite_are_refused(small_store, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        BlockIntensities, "features", lambda self, batch: {"blocks": torch.full((len(batch), 4), np.nan)}
+    )
+    out = tmp_path / "features/pca/IXI.parquet"
+    with pytest.raises(BrainG3NError, match="pca gave features that are not finite; found: 0000000000000000"):
+        encode_cohort("pca", small_store.metadata, small_store.results, "IXI", small_store.mae, out)
+    assert not out.exists()
 
 
 def test_every_source_names_its_encoder():

@@ -25,7 +25,7 @@ def tiny():
 @pytest.fixture(scope="session")
 def trained(tiny, tmp_path_factory):
     """`results`, `metadata` and the folders `mae, tokenizer, dit, longitudinal`; every shard is encoded."""
-    from braing3n.evaluation.latent_encoding import encode_shard
+    from braing3n.evaluation.latent_encoding import encode_cohort
     from braing3n.training.dit_task import train_dit
     from braing3n.training.longitudinal_task import train_longitudinal
     from braing3n.training.tokenizer_task import train_tokenizer
@@ -37,9 +37,8 @@ def trained(tiny, tmp_path_factory):
     folders = {name: results / "models" / name for name in ("mae", "tokenizer", "dit", "longitudinal")}
     train_tokenizer(metadata, results, folders["mae"], tiny.tokenizer_settings(), folders["tokenizer"])
     for cohort in ("IXI", "ADNI"):
-        latents = results / "latents" / cohort / "0000.safetensors"
-        features = results / "features" / "mae" / cohort / "0000.parquet"
-        encode_shard(metadata, results, cohort, "0000", folders["mae"], folders["tokenizer"], latents, features)
+        tables = (results / folder / f"{cohort}.parquet" for folder in ("latents", "features/mae"))
+        encode_cohort(metadata, results, cohort, folders["mae"], folders["tokenizer"], *tables)
     train_dit(metadata, results, folders["tokenizer"], tiny.dit_settings(), folders["dit"])
     train_longitudinal(metadata, results, folders["tokenizer"], tiny.longitudinal_settings(), folders["longitudinal"])
     yield SimpleNamespace(results=results, metadata=metadata, **folders)

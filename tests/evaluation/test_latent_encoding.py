@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from braing3n.errors import BrainG3NError
-from braing3n.evaluation.latent_encoding import check_same_encoder, encode_batch, encode_shard
+from braing3n.evaluation.latent_encoding import check_same_encoder, encode_batch
 from braing3n.files import read_parquet, sha256_of
 from braing3n.geometry import PATCH_SIZE
 from braing3n.models.mae import load_mae
@@ -117,10 +117,3 @@ def test_tokenizer_and_encoder_must_belong_together(trained, tiny, tmp_path):
     (other / WEIGHTS).write_bytes(bytes(content))
     with pytest.raises(BrainG3NError, match="trained on another encoder"):
         check_same_encoder(trained.tokenizer, other)
-
-
-def test_shard_without_volumes_is_named(trained, tmp_path):
-    with pytest.raises(BrainG3NError, match="no volume of IXI, shard 0007"):
-        encode_shard(
-            trained.metadata, trained.results, "IXI", "0007", trained.mae, trained.tokenizer, tmp_path, tmp_path
-        )

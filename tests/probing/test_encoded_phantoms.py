@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from braing3n.config.training import ProbeSettings
-from braing3n.encoders.encode import encode_shard
+from braing3n.encoders.encode import encode_cohort
 from braing3n.phantom.final_grid import COHORT, write_final_grid_set
 from braing3n.phantom.people import Effects
 from braing3n.probing.panel import run_panel
@@ -28,8 +28,8 @@ def probed(atlas_dir, tmp_path_factory) -> pd.DataFrame:
     effects = Effects(ventricle_mm_per_year=0.08, dimorphism_mm=0, person_spread=0.5)
     metadata = write_final_grid_set(atlas_dir, results, VOLUMES, 7, effects=effects, shard_size=VOLUMES, workers=1)
     for encoder in ("regions", "pca"):
-        out = results / f"features/{encoder}/{COHORT}/0000.parquet"
-        encode_shard(encoder, metadata, results, COHORT, "0000", results / "models/mae", out, device="cpu")
+        table = results / f"features/{encoder}/{COHORT}.parquet"
+        encode_cohort(encoder, metadata, results, COHORT, results / "models/mae", table, device="cpu")
     (results / "tasks.yaml").write_text(TASKS)
     settings = ProbeSettings(
         encoders=("regions", "pca"), tasks=results / "tasks.yaml", min_class_persons=5, bootstrap=500

@@ -117,7 +117,7 @@ def test_stages_without_a_known_cost_are_named_and_not_counted(config):
 def test_encoders_with_a_pass_of_their_own_are_planned_unless_their_weights_are_missing(config):
     probe = config.probe.model_copy(update={"encoders": ("mae-brain", "site", "untrained", "brainiac")})
     plan, stage = stages(config.model_copy(update={"probe": probe}))
-    assert stage["encode_untrained"].jobs == plan.shards
+    assert stage["encode_untrained"].jobs == plan.cohorts == 2
     assert stage["encode_untrained"].gpu_hours == stage["encode"].gpu_hours
     assert "encode_brainiac" not in stage
 

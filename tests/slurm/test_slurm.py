@@ -136,11 +136,9 @@ def uninterrupted(cluster, project, mae) -> dict:
 
 
 def put_aside(mae: Path, name: str) -> dict:
-    """Weights of a finished training, whose folder and log make room for the next."""
+    """Weights of a finished training, whose folder makes room for the next."""
     weights = load_file(mae / "model.safetensors")
     mae.rename(mae.with_name(f"mae_{name}"))
-    log = mae.parents[2] / "logs" / "train_mae.log"
-    log.rename(log.with_name(f"train_mae_{name}.log"))
     return weights
 
 
@@ -163,7 +161,7 @@ def test_training_cancelled_mid_epoch_resumes_to_the_same_weights(cluster, proje
         output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output[-4000:]
     assert_gpu_flags(flags, gpus=4, cpus=16, memory="125G", minutes=240)
-    log = (project.parent / "logs" / "train_mae.log").read_text()
+    log = (mae / "training.log").read_text()
     stopped = re.search(r"stopped after step (\d+) of (\d+) \(SIGTERM\)", log)
     assert stopped, log[-4000:]
     step, total = map(int, stopped.groups())
@@ -183,7 +181,7 @@ def test_training_survives_the_death_of_its_node(cluster, project, mae, uninterr
         cluster.wait_for("idle,mixed,allocated")
         output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output[-4000:]
-    assert "resuming after step" in (project.parent / "logs" / "train_mae.log").read_text()
+    assert "resuming after step" in (mae / "training.log").read_text()
     assert_equal(put_aside(mae, "node_died"), uninterrupted)
 
 
@@ -245,8 +243,8 @@ GPU_RULES = [
         "reconstruct": ("tables/reconstruction.parquet", 1, 8, "16000M", 120),
     },
     {
-        "encode": ("latents/IXI/0000.parquet", 1, 8, "16000M", 30),
-        "encode_features": ("features/untrained/IXI/0000.parquet", 1, 8, "16000M", 30),
+        "encode": ("latents/IXI.parquet", 1, 8, "16000M", 30),
+        "encode_features": ("features/untrained/IXI.parquet", 1, 8, "16000M", 30),
     },
     {"train_tokenizer": ("models/tokenizer/model.safetensors", 4, 16, "125G", 240)},
     {"mask": ("status/mask/IXI/0000.parquet", 1, 4, "8000M", 10)},

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from braing3n.errors import BrainG3NError
-from braing3n.evaluation.latent_encoding import encode_shard
+from braing3n.evaluation.latent_encoding import encode_cohort
 from braing3n.files import sha256_of
 from braing3n.models.mae import load_mae
 from braing3n.models.tokenizer import Tokenizer, load_tokenizer
@@ -40,11 +40,8 @@ def results(tiny, tmp_path_factory):
     settings = tiny.tokenizer_settings(epochs=4, learning_rate=1e-2)
     train_tokenizer(metadata, folder, models / "mae", settings, models / "tokenizer")
     for cohort in ("IXI", "ADNI"):
-        latents, features = (
-            folder / kind / cohort / f"0000.{end}"
-            for kind, end in (("latents", "safetensors"), ("features", "parquet"))
-        )
-        encode_shard(metadata, folder, cohort, "0000", models / "mae", models / "tokenizer", latents, features)
+        tables = (folder / kind / f"{cohort}.parquet" for kind in ("latents", "features/mae"))
+        encode_cohort(metadata, folder, cohort, models / "mae", models / "tokenizer", *tables)
     return folder, metadata
 
 

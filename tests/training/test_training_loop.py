@@ -83,7 +83,8 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(toy, tmp_path):
     assert (grad_norms > 0).all()
 
 
-def test_resume_equals_an_uninterrupted_run_bit_for_bit(toy, tmp_path):
+def test_resume_equals_an_uninterrupted_run_bit_for_bit(toy, tmp_path, caplog):
+    caplog.set_level("INFO", logger="braing3n")
     toy.train(tmp_path / "whole")
     # A signal in step n is obeyed after step n + 1: here in the middle of the third and of the fifth epoch.
     with pytest.raises(ResumeLater, match=r"stopped after step 15 of 36 \(SIGTERM\); run again"):
@@ -95,6 +96,9 @@ def test_resume_equals_an_uninterrupted_run_bit_for_bit(toy, tmp_path):
     pd.testing.assert_frame_equal(history(tmp_path / "parts"), history(tmp_path / "whole"), check_exact=True)
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    log = (tmp_path / "parts" / "training.log").read_text()
+    told = [log.index(text) for text in ("stopped after step 15 of 36 (SIGTERM)", "resuming after step 15", "step 26")]
+    assert told == sorted(told), "all three runs in one log"
 
 
 def test_leaves_with_a_checkpoint_before_the_end_of_the_job(toy, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from braing3n.config import Config, validate_settings
-from braing3n.encoders.registry import encoder_of, weights_needed
+from braing3n.encoders.registry import encoder_of, needs_mae, weights_needed
 from braing3n.errors import BrainG3NError
 
 STEPS = ("convert", "n4", "mask", "register", "crop")
@@ -79,6 +79,16 @@ def shard_files(pattern, cohorts=COHORTS):
     ]
 
 
+def cohort_stores(wildcards):
+    """The packed volumes of all shards of a cohort."""
+    return shard_files("<results>/volumes/{cohort}/{shard}.npy", [wildcards.cohort])
+
+
+def cohort_files(pattern):
+    """Expand `pattern` over all cohorts."""
+    return [pattern.format(cohort=cohort) for cohort in COHORTS]
+
+
 def cohort_root(wildcards):
     source = CONFIG.cohorts.get(wildcards.cohort)
     if source is None:
@@ -118,6 +128,16 @@ def shard_runtime(step):
     return minutes
 
 
+# Seconds a volume of a frozen network on a GPU, reading included, that leave room for a slow file system.
+ENCODE_SECONDS = 0.5
+
+
+def cohort_runtime(wildcards, attempt):
+    """Minutes for all volumes of a cohort through a frozen network; a retry goes on where the last job stopped."""
+    volumes = sum(SHARDS[wildcards.cohort].values())
+    return max(30, round(volumes * ENCODE_SECONDS / 60)) * attempt
+
+
 def grows(mb):
     """Memory that doubles with each retry."""
 
@@ -137,6 +157,13 @@ def mask_gpus(wildcards):
 
 # Encoders whose features need a pass over the volumes; the others are computed by the probe from the tables.
 ENCODED = {encoder_of(name) for name in CONFIG.probe.encoders} - {None, "mae"}
+
+
+def encoder_mae(wildcards):
+    """The trained MAE, for the encoders that need it; the others need not wait for it."""
+    return (
+        "<results>/models/mae/model.safetensors" if needs_mae(wildcards.encoder) else []
+    )
 
 
 def encoder_weights(wildcards):
@@ -166,13 +193,10 @@ if workflow.is_main_process:
 
 def probe_features(wildcards):
     """Features of every encoder in `probe.encoders` that come from a rule of their own."""
-    names = ["mae", *sorted(ENCODED)]
     return [
         file
-        for name in names
-        for file in shard_files(
-            f"<results>/features/{name}/{{cohort}}/{{shard}}.parquet"
-        )
+        for name in ["mae", *sorted(ENCODED)]
+        for file in cohort_files(f"<results>/features/{name}/{{cohort}}.parquet")
     ]
 
 

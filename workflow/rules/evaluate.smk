@@ -29,7 +29,7 @@ rule probe:
     input:
         metadata="<results>/metadata/volumes.parquet",
         features=probe_features,
-        latents=shard_files("<results>/latents/{cohort}/{shard}.safetensors"),
+        latents=cohort_files("<results>/latents/{cohort}.parquet"),
         tasks=CONFIG.probe.tasks,
     output:
         table="<results>/tables/probes.parquet",
@@ -83,7 +83,7 @@ rule generate:
 rule forecast:
     input:
         metadata="<results>/metadata/volumes.parquet",
-        latents=shard_files("<results>/latents/{cohort}/{shard}.safetensors"),
+        latents=cohort_files("<results>/latents/{cohort}.parquet"),
         mae="<results>/models/mae/model.safetensors",
         tokenizer="<results>/models/tokenizer/model.safetensors",
         longitudinal="<results>/models/longitudinal/model.safetensors",
@@ -141,7 +141,7 @@ rule frechet:
 rule memorization:
     input:
         metadata="<results>/metadata/volumes.parquet",
-        latents=shard_files("<results>/latents/{cohort}/{shard}.safetensors"),
+        latents=cohort_files("<results>/latents/{cohort}.parquet"),
         generated="<results>/generated",
         tokenizer="<results>/models/tokenizer/model.safetensors",
     output:

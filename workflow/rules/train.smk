@@ -1,4 +1,5 @@
-# The four trainings. Only final weights are declared: checkpoints lie beside them, so that a stopped job resumes.
+# The four trainings. Only final weights are declared: checkpoints lie beside them, so that a stopped job resumes, and
+# training.log, since Snakemake empties {log} at every attempt.
 # `braing3n launch --gpus N` starts N processes with torchrun, or runs the command itself for 0 or 1.
 rule train_mae:
     input:
@@ -25,7 +26,7 @@ rule train_mae:
         settings=settings("mae"),
     shell:
         "braing3n launch --gpus {resources.gpu} --nodes {resources.nodes} mae train --metadata {input.metadata} "
-        "--results {params.results} --settings {params.settings:q} --out $(dirname {output.card}) >> {log} 2>&1"
+        "--results {params.results} --settings {params.settings:q} --out $(dirname {output.card}) > {log} 2>&1"
 
 
 rule train_tokenizer:
@@ -55,14 +56,14 @@ rule train_tokenizer:
     shell:
         "braing3n launch --gpus {resources.gpu} --nodes {resources.nodes} tokenizer train --metadata {input.metadata} "
         "--results {params.results} --mae $(dirname {input.mae}) --settings {params.settings:q} "
-        "--out $(dirname {output.card}) >> {log} 2>&1"
+        "--out $(dirname {output.card}) > {log} 2>&1"
 
 
 rule train_dit:
     input:
         metadata="<results>/metadata/volumes.parquet",
         tokenizer="<results>/models/tokenizer/model.safetensors",
-        latents=shard_files("<results>/latents/{cohort}/{shard}.safetensors"),
+        latents=cohort_files("<results>/latents/{cohort}.parquet"),
     output:
         weights="<results>/models/dit/model.safetensors",
         card="<results>/models/dit/card.json",
@@ -86,14 +87,14 @@ rule train_dit:
     shell:
         "braing3n launch --gpus {resources.gpu} --nodes {resources.nodes} dit train --metadata {input.metadata} "
         "--results {params.results} --tokenizer $(dirname {input.tokenizer}) --settings {params.settings:q} "
-        "--out $(dirname {output.card}) >> {log} 2>&1"
+        "--out $(dirname {output.card}) > {log} 2>&1"
 
 
 rule train_longitudinal:
     input:
         metadata="<results>/metadata/volumes.parquet",
         tokenizer="<results>/models/tokenizer/model.safetensors",
-        latents=shard_files("<results>/latents/{cohort}/{shard}.safetensors"),
+        latents=cohort_files("<results>/latents/{cohort}.parquet"),
     output:
         weights="<results>/models/longitudinal/model.safetensors",
         card="<results>/models/longitudinal/card.json",
@@ -117,4 +118,4 @@ rule train_longitudinal:
     shell:
         "braing3n launch --gpus {resources.gpu} --nodes {resources.nodes} longitudinal train --metadata {input.metadata} "
         "--results {params.results} --tokenizer $(dirname {input.tokenizer}) --settings {params.settings:q} "
-        "--out $(dirname {output.card}) >> {log} 2>&1"
+        "--out $(dirname {output.card}) > {log} 2>&1"
