@@ -9,6 +9,9 @@ import typer
 
 from braing3n.cli.common import command
 
+# torchrun, by the module that it runs. SIGUSR1 would end it, and with it the processes before they have checkpointed.
+TORCHRUN = ("torch.distributed.run", "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
+
 
 def register(app: typer.Typer) -> None:
     @app.command(
@@ -30,8 +33,7 @@ def register(app: typer.Typer) -> None:
         start: list[str] = []
         python = [sys.executable, "-m"]
         if gpus > 1:
-            # SIGUSR1 would end torchrun itself, and with it the processes before they have checkpointed.
-            python += ["torch.distributed.run", "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"]
+            python += TORCHRUN
             if nodes > 1:
                 start, meeting_point = step_on_every_node(nodes)
                 python += [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={meeting_point}"]

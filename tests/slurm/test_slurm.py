@@ -40,7 +40,7 @@ STARTED = time.time()
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     if reason := unavailable():
-        pytest.skip(f"skipped: {reason}")
+        pytest.skip(reason)
     cluster = Cluster(tmp_path_factory.mktemp("slurm"))
     try:
         cluster.start()
@@ -94,7 +94,10 @@ def running(command: list[str]):
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=60)
+            try:
+                process.communicate(timeout=60)
+            finally:
+                process.kill()
 
 
 def wait_for(condition, what: str, seconds: float = 300):
@@ -123,16 +126,23 @@ def test_preprocessing_fills_the_store(cluster, project):
     assert "stopping at" in limit, "the step did not learn when its job ends"
 
 
-@pytest.fixture(scope="module")
-def mae(project) -> Path:
+def mae_of(project: Path) -> Path:
     return project.parent / "results" / "models" / "mae"
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(cluster, project, mae) -> dict:
+def uninterrupted(cluster, project) -> dict:
     """Weights of the training left alone, run once; its folder is put aside."""
     run(*snakemake(project, "train_mae"))
-    return put_aside(mae, "uninterrupted")
+    return put_aside(mae_of(project), "uninterrupted")
+
+
+@pytest.fixture
+def mae(project, uninterrupted):
+    """Where the next training writes; what a failed test leaves there is put aside."""
+    yield mae_of(project)
+    if mae_of(project).exists():
+        mae_of(project).rename(project.parent / f"failed-{time.time():.0f}")
 
 
 def put_aside(mae: Path, name: str) -> dict:
@@ -260,6 +270,8 @@ def finished(cluster, project, tmp_path_factory) -> Path:
     config["preprocess"]["mask"] = {"backend": "hd-bet", "device": "cuda"}
     (root / "config.yaml").write_text(yaml.safe_dump(config))
     shutil.copytree(project.parent / "results" / "index", root / "results" / "index")
+    for path in root.rglob("*"):
+        os.utime(path, (STARTED, STARTED))
     summary = run("snakemake", "all", "--summary", "--configfile", str(root / "config.yaml"))
     for line in summary.splitlines():
         if line.startswith(str(root)):

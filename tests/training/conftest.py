@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from braing3n.cli.launch import TORCHRUN
+
 SCRIPT = Path(__file__).with_name("toy.py")
 
 
@@ -38,7 +40,7 @@ def start_toy():
     started = []
 
     def start(out, *, processes: int = 1, env=None, **arguments) -> subprocess.Popen:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        torchrun = ["-m", *TORCHRUN, "--standalone", f"--nproc_per_node={processes}"]
         command = [sys.executable, *(torchrun if processes > 1 else []), str(SCRIPT), str(out), json.dumps(arguments)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
         started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))

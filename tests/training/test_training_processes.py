@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -13,13 +14,17 @@ def read(out) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
     return pd.read_parquet(out / "history.parquet"), load_file(out / "model.safetensors")
 
 
-def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(toy, start_toy, tmp_path):
-    process = start_toy(tmp_path / "killed", pause=0.03)
+def wait_for_checkpoints(process, out, number: int) -> None:
     deadline = time.monotonic() + 60
-    while len(list((tmp_path / "killed" / "checkpoints").glob("step-*.pt"))) < 2:
+    while len(list((out / "checkpoints").glob("step-*.pt"))) < number:
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline, "no checkpoint was written"
         time.sleep(0.02)
+
+
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(toy, start_toy, tmp_path):
+    process = start_toy(tmp_path / "killed", pause=0.03)
+    wait_for_checkpoints(process, tmp_path / "killed", 2)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / "card.json").exists()
@@ -41,3 +46,16 @@ def test_two_processes_equal_one_with_the_same_global_batch(toy, start_toy, tmp_
     np.testing.assert_allclose(two["value"], one["value"], rtol=1e-4)
     for key in one_weights:
         torch.testing.assert_close(two_weights[key], one_weights[key], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_torchrun_stops_every_process_after_a_checkpoint(toy, start_toy, tmp_path, number):
+    process = start_toy(tmp_path, processes=2, pause=0.1)
+    wait_for_checkpoints(process, tmp_path, 1)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert f"({number.name})" in stderr
+    step = max(int(path.stem.removeprefix("step-")) for path in (tmp_path / "checkpoints").glob("step-*"))
+    assert 6 < step < 36
+    _, task = toy.train(tmp_path)
+    assert len(task.seen) == 36 - step
