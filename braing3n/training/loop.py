@@ -148,6 +148,7 @@ def fit(
         run = prepare(task, settings, processes, Checkpoints(out / "checkpoints", settings.keep_last, identity))
         shown = out / "tensorboard" if processes.main else None
         with ProgressLog(name, run.total_steps, run.progress.step, settings.batch_size, shown) as log:
+            settle_buckets(run)
             first_epoch = run.progress.step // run.steps_per_epoch
             for epoch in range(first_epoch, settings.epochs):
                 if run.progress.finished:
@@ -197,6 +198,24 @@ def prepare(task: TrainingTask, settings: TrainSettings, processes: Processes, c
     if processes.size > 1:
         network = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
     return Run(task, settings, processes, checkpoints, network, optimizer, ema, progress)
+
+
+def settle_buckets(run: Run) -> None:
+    """One backward pass whose gradients are thrown away.
+
+    After the first pass, data parallelism lays the gradients out anew in the buckets that processes exchange, and sums
+    of more than two processes depend on that layout: without this, a resumed run's first step would add in another
+    order than the same step of an uninterrupted run.
+    """
+    if run.processes.size == 1 or run.progress.finished:
+        return
+    with closing(micro_batches(run, 0, range(1))) as feed:
+        number, _, batch = next(feed)
+    with run.autocast():
+        random = seeds.generator(run.processes.device, run.settings.seed, LOSS, 0, number)
+        loss, _ = run.task.loss(run.network, batch, random)
+    loss.backward()
+    run.optimizer.zero_grad(set_to_none=True)
 
 
 def epoch_order(run: Run, epoch: int) -> np.ndarray:

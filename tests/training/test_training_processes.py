@@ -59,3 +59,18 @@ def test_a_signal_to_torchrun_stops_every_process_after_a_checkpoint(toy, start_
     assert 6 < step < 36
     _, task = toy.train(tmp_path)
     assert len(task.seen) == 36 - step
+
+
+def test_four_processes_stopped_and_resumed_equal_four_uninterrupted_bit_for_bit(start_toy, tmp_path):
+    """Sums of more than two numbers depend on their order, and so on how gradients lie in the exchanged buckets."""
+    settings = {"batch_size": 8}
+    for name, pause in (("parts", 0.1), ("parts", 0), ("whole", 0)):
+        process = start_toy(tmp_path / name, processes=4, pause=pause, settings=settings)
+        if pause:
+            wait_for_checkpoints(process, tmp_path / name, 1)
+            process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=120)
+        assert (process.returncode == 0) == (not pause), stderr
+    (parts, parts_weights), (whole, whole_weights) = read(tmp_path / "parts"), read(tmp_path / "whole")
+    pd.testing.assert_frame_equal(parts, whole, check_exact=True)
+    assert all(torch.equal(parts_weights[key], whole_weights[key]) for key in whole_weights)
