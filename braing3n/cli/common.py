@@ -26,6 +26,16 @@ SettingsOption = Annotated[
     ),
 ]
 
+# Options that several commands have.
+MetadataOption = Annotated[Path, typer.Option(help="metadata/volumes.parquet")]
+ResultsOption = Annotated[Path, typer.Option(help="Folder that paths in tables are relative to.")]
+MAEOption = Annotated[Path, typer.Option(help="Folder of the trained MAE.")]
+TokenizerOption = Annotated[Path, typer.Option(help="Folder of the trained tokenizer.")]
+LatentTokenizerOption = Annotated[Path, typer.Option(help="Folder of the tokenizer that made the latents.")]
+ModelFolderOption = Annotated[
+    Path, typer.Option(help="Folder for weights, card and history; resumed if it holds checkpoints.")
+]
+
 
 def parse_settings(model: type[T], text: str) -> T:
     """Validate `--settings`: JSON text as Snakemake passes it, or `config/config.yaml#mae` when run by hand."""

@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from braing3n.cli.common import command
+from braing3n.cli.common import MAEOption, MetadataOption, ResultsOption, command
 
 
 @command
 def encode(
     encoder: Annotated[str, typer.Option(help="Name of the encoder, such as untrained or pca.")],
-    metadata: Annotated[Path, typer.Option(help="metadata/volumes.parquet")],
-    results: Annotated[Path, typer.Option(help="Folder that paths in tables are relative to.")],
+    metadata: MetadataOption,
+    results: ResultsOption,
     cohort: Annotated[str, typer.Option(help="Cohort to encode.")],
-    mae: Annotated[Path, typer.Option(help="Folder of the trained MAE.")],
+    mae: MAEOption,
     features: Annotated[
         Path, typer.Option(help="Table of shards to write, <cohort>.parquet; the features go beside it.")
     ],

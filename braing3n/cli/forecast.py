@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from braing3n.cli.common import SettingsOption, command, parse_settings
+from braing3n.cli.common import (
+    MAEOption,
+    MetadataOption,
+    ResultsOption,
+    SettingsOption,
+    TokenizerOption,
+    command,
+    parse_settings,
+)
 
 app = typer.Typer(help="Forecasts from baseline scans.", no_args_is_help=True)
 
@@ -15,10 +23,10 @@ app = typer.Typer(help="Forecasts from baseline scans.", no_args_is_help=True)
 @app.command("run")
 @command
 def run(
-    metadata: Annotated[Path, typer.Option(help="metadata/volumes.parquet")],
-    results: Annotated[Path, typer.Option(help="Folder that paths in tables are relative to.")],
-    mae: Annotated[Path, typer.Option(help="Folder of the trained MAE.")],
-    tokenizer: Annotated[Path, typer.Option(help="Folder of the trained tokenizer.")],
+    metadata: MetadataOption,
+    results: ResultsOption,
+    mae: MAEOption,
+    tokenizer: TokenizerOption,
     longitudinal: Annotated[Path, typer.Option(help="Folder of the trained longitudinal diffusion transformer.")],
     settings: SettingsOption,
     out: Annotated[Path, typer.Option(help="Folder for the decoded volumes, their table and their latents.")],

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from braing3n.cli.common import SettingsOption, command, parse_settings
+from braing3n.cli.common import (
+    MAEOption,
+    MetadataOption,
+    ResultsOption,
+    SettingsOption,
+    TokenizerOption,
+    command,
+    parse_settings,
+)
 
 app = typer.Typer(help="Distances between real, reconstructed and generated volumes.", no_args_is_help=True)
 
@@ -20,11 +28,11 @@ def main() -> None:
 @app.command("run")
 @command
 def run(
-    metadata: Annotated[Path, typer.Option(help="metadata/volumes.parquet")],
-    results: Annotated[Path, typer.Option(help="Folder that paths in tables are relative to.")],
+    metadata: MetadataOption,
+    results: ResultsOption,
     generated: Annotated[Path, typer.Option(help="Folder of generated volumes.")],
-    mae: Annotated[Path, typer.Option(help="Folder of the trained MAE.")],
-    tokenizer: Annotated[Path, typer.Option(help="Folder of the trained tokenizer.")],
+    mae: MAEOption,
+    tokenizer: TokenizerOption,
     settings: SettingsOption,
     table: Annotated[Path, typer.Option(help="Results table to write.")],
 ) -> None:

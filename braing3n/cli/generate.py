@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from braing3n.cli.common import SettingsOption, command, parse_settings
+from braing3n.cli.common import MAEOption, MetadataOption, SettingsOption, TokenizerOption, command, parse_settings
 
 app = typer.Typer(help="Generated volumes.", no_args_is_help=True)
 
@@ -16,10 +16,10 @@ app = typer.Typer(help="Generated volumes.", no_args_is_help=True)
 @command
 def run(
     arms: Annotated[Path, typer.Option(help="Arms: named conditions, such as config/arms.yaml.")],
-    mae: Annotated[Path, typer.Option(help="Folder of the trained MAE.")],
-    tokenizer: Annotated[Path, typer.Option(help="Folder of the trained tokenizer.")],
+    mae: MAEOption,
+    tokenizer: TokenizerOption,
     dit: Annotated[Path, typer.Option(help="Folder of the trained diffusion transformer.")],
-    metadata: Annotated[Path, typer.Option(help="metadata/volumes.parquet")],
+    metadata: MetadataOption,
     settings: SettingsOption,
     sampler: Annotated[str, typer.Option(help="The sampler's section, in the form of --settings.")],
     out: Annotated[Path, typer.Option(help="Folder for volumes, tables and latents, one of each an arm.")],

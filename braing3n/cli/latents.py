@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from braing3n.cli.common import command
+from braing3n.cli.common import MAEOption, MetadataOption, ResultsOption, TokenizerOption, command
 
 app = typer.Typer(help="Latents and pooled features of stored volumes.", no_args_is_help=True)
 
@@ -15,11 +15,11 @@ app = typer.Typer(help="Latents and pooled features of stored volumes.", no_args
 @app.command("encode")
 @command
 def encode(
-    metadata: Annotated[Path, typer.Option(help="metadata/volumes.parquet")],
-    results: Annotated[Path, typer.Option(help="Folder that paths in tables are relative to.")],
+    metadata: MetadataOption,
+    results: ResultsOption,
     cohort: Annotated[str, typer.Option(help="Cohort to encode.")],
-    mae: Annotated[Path, typer.Option(help="Folder of the trained MAE.")],
-    tokenizer: Annotated[Path, typer.Option(help="Folder of the trained tokenizer.")],
+    mae: MAEOption,
+    tokenizer: TokenizerOption,
     latents: Annotated[
         Path, typer.Option(help="Table of shards to write, latents/<cohort>.parquet; latents go beside it.")
     ],

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-from braing3n.cli.common import SettingsOption, command, parse_settings
+from braing3n.cli.common import (
+    LatentTokenizerOption,
+    MetadataOption,
+    ModelFolderOption,
+    ResultsOption,
+    SettingsOption,
+    command,
+    parse_settings,
+)
 
 app = typer.Typer(help="Longitudinal diffusion transformer: from baseline to follow-up latents.", no_args_is_help=True)
 
@@ -15,11 +20,11 @@ app = typer.Typer(help="Longitudinal diffusion transformer: from baseline to fol
 @app.command("train")
 @command
 def train(
-    metadata: Annotated[Path, typer.Option(help="metadata/volumes.parquet")],
-    results: Annotated[Path, typer.Option(help="Folder that paths in tables are relative to.")],
-    tokenizer: Annotated[Path, typer.Option(help="Folder of the tokenizer that made the latents.")],
+    metadata: MetadataOption,
+    results: ResultsOption,
+    tokenizer: LatentTokenizerOption,
     settings: SettingsOption,
-    out: Annotated[Path, typer.Option(help="Folder for weights, card and history; resumed if it holds checkpoints.")],
+    out: ModelFolderOption,
 ) -> None:
     """Train on pairs of a person's scans. Under torchrun it trains on all processes together."""
     from braing3n.config.training import LongitudinalSettings

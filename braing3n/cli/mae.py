@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from braing3n.cli.common import SettingsOption, command, parse_settings
+from braing3n.cli.common import (
+    MetadataOption,
+    ModelFolderOption,
+    ResultsOption,
+    SettingsOption,
+    command,
+    parse_settings,
+)
 
 app = typer.Typer(help="Masked autoencoder: train it, bring MONAI weights in and out.", no_args_is_help=True)
 
@@ -15,10 +22,10 @@ app = typer.Typer(help="Masked autoencoder: train it, bring MONAI weights in and
 @app.command("train")
 @command
 def train(
-    metadata: Annotated[Path, typer.Option(help="metadata/volumes.parquet")],
-    results: Annotated[Path, typer.Option(help="Folder that paths in tables are relative to.")],
+    metadata: MetadataOption,
+    results: ResultsOption,
     settings: SettingsOption,
-    out: Annotated[Path, typer.Option(help="Folder for weights, card and history; resumed if it holds checkpoints.")],
+    out: ModelFolderOption,
 ) -> None:
     """Train the MAE on the training split. Under torchrun it trains on all processes together."""
     from braing3n.config.training import MAESettings

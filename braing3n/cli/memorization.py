@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from braing3n.cli.common import SettingsOption, command, parse_settings
+from braing3n.cli.common import LatentTokenizerOption, MetadataOption, SettingsOption, command, parse_settings
 
 app = typer.Typer(help="Are generated volumes copies of training scans?", no_args_is_help=True)
 
@@ -20,10 +20,10 @@ def main() -> None:
 @app.command("run")
 @command
 def run(
-    metadata: Annotated[Path, typer.Option(help="metadata/volumes.parquet")],
+    metadata: MetadataOption,
     results: Annotated[Path, typer.Option(help="Folder with latents/.")],
     generated: Annotated[Path, typer.Option(help="Folder of generated volumes with their latents.")],
-    tokenizer: Annotated[Path, typer.Option(help="Folder of the tokenizer that made the latents.")],
+    tokenizer: LatentTokenizerOption,
     settings: SettingsOption,
     table: Annotated[Path, typer.Option(help="Results table to write; the pairs go beside it, <name>_pairs.parquet.")],
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from braing3n.cli.common import SettingsOption, command
+from braing3n.cli.common import MetadataOption, SettingsOption, command
 
 app = typer.Typer(help="Linear probes of frozen features.", no_args_is_help=True)
 
@@ -20,7 +20,7 @@ def main() -> None:
 @app.command("run")
 @command
 def run(
-    metadata: Annotated[Path, typer.Option(help="metadata/volumes.parquet")],
+    metadata: MetadataOption,
     results: Annotated[Path, typer.Option(help="Folder with features/ and latents/.")],
     settings: SettingsOption,
     table: Annotated[Path, typer.Option(help="Results table to write.")],

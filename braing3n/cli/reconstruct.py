@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from braing3n.cli.common import command
+from braing3n.cli.common import MAEOption, MetadataOption, ResultsOption, TokenizerOption, command
 
 app = typer.Typer(help="Reconstructions of held-out volumes.", no_args_is_help=True)
 
@@ -20,10 +20,10 @@ def main() -> None:
 @app.command("run")
 @command
 def run(
-    metadata: Annotated[Path, typer.Option(help="metadata/volumes.parquet")],
-    results: Annotated[Path, typer.Option(help="Folder that paths in tables are relative to.")],
-    mae: Annotated[Path, typer.Option(help="Folder of the trained MAE.")],
-    tokenizer: Annotated[Path, typer.Option(help="Folder of the trained tokenizer.")],
+    metadata: MetadataOption,
+    results: ResultsOption,
+    mae: MAEOption,
+    tokenizer: TokenizerOption,
     table: Annotated[Path, typer.Option(help="Results table to write.")],
     figures: Annotated[Path, typer.Option(help="Folder for middle slices, one .npz a modality.")],
 ) -> None:

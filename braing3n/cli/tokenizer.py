@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-from braing3n.cli.common import SettingsOption, command, parse_settings
+from braing3n.cli.common import (
+    MAEOption,
+    MetadataOption,
+    ModelFolderOption,
+    ResultsOption,
+    SettingsOption,
+    command,
+    parse_settings,
+)
 
 app = typer.Typer(
     help="Tokenizer: projection of frozen MAE tokens to latents, and CNN decoder back to voxels.", no_args_is_help=True
@@ -17,11 +22,11 @@ app = typer.Typer(
 @app.command("train")
 @command
 def train(
-    metadata: Annotated[Path, typer.Option(help="metadata/volumes.parquet")],
-    results: Annotated[Path, typer.Option(help="Folder that paths in tables are relative to.")],
-    mae: Annotated[Path, typer.Option(help="Folder of the trained MAE.")],
+    metadata: MetadataOption,
+    results: ResultsOption,
+    mae: MAEOption,
     settings: SettingsOption,
-    out: Annotated[Path, typer.Option(help="Folder for weights, card and history; resumed if it holds checkpoints.")],
+    out: ModelFolderOption,
 ) -> None:
     """Train the tokenizer on the training split. Under torchrun it trains on all processes together."""
     from braing3n.config.training import TokenizerSettings
