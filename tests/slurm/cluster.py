@@ -80,9 +80,12 @@ def unavailable() -> str | None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     quick = ["-qq", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20"]
     for command in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
-        result = subprocess.run(
-            ["apt-get", *quick, *command], env=environment, capture_output=True, text=True, timeout=600, check=False
-        )
+        try:
+            result = subprocess.run(
+                ["apt-get", *quick, *command], env=environment, capture_output=True, text=True, timeout=300, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return "apt-get did not install SLURM within five minutes"
     last = (result.stderr.strip().splitlines() or ["no message"])[-1]
     return f"apt-get could not install SLURM: {last}" if result.returncode else None
 

@@ -5,6 +5,7 @@ Run by `make test-slurm`; skipped, with the reason, where no cluster can be star
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -35,7 +36,8 @@ ENVIRONMENT = {
 # Wide enough that a step takes longer than the way of a signal through SLURM: a cancelled epoch is then a broken one.
 MODEL = {"hidden": 48, "depth": 1, "heads": 2, "mlp": 96}
 MODEL |= {"decoder_hidden": 192, "decoder_depth": 2, "decoder_heads": 4, "decoder_mlp": 768}
-EPOCHS, STEPS_PER_EPOCH = 2, 4  # 14 volumes by 4
+EPOCHS, BATCH = 2, 4
+COHORTS = ("IXI", "ADNI", "UPENN-GBM")
 STARTED = time.time()
 
 
@@ -54,17 +56,17 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def project(cluster, tmp_path_factory, atlas_dir) -> Path:
-    """Two phantom cohorts and their frozen index, with a configuration that lies apart from the repository."""
+    """The phantom cohorts, few persons each, their frozen index, and a configuration apart from the repository."""
     root = tmp_path_factory.mktemp("project")
     config = yaml.safe_load(TINY.read_text())
     config["pathvars"] = {name: str(root / name) for name in ("results", "resources", "logs", "benchmarks")}
     config["atlas"] = {"path": str(atlas_dir / "sri24_brain.nii.gz"), "head_path": str(atlas_dir / "sri24_head.nii.gz")}
-    config["phantom"] |= {"root": str(root / "raw"), "ixi": 1, "adni": 0, "upenn": 3}
-    config["cohorts"] = {name: {"root": str(root / "raw" / name)} for name in ("IXI", "UPENN-GBM")}
+    config["phantom"] |= {"root": str(root / "raw"), "ixi": 1, "adni": 1, "upenn": 3}
+    config["cohorts"] = {name: {"root": str(root / "raw" / name)} for name in COHORTS}
     config["index"] |= {"shard_size": 16, "val_fraction": 1e-6, "test_fraction": 1e-6}
     config["mae"]["model"] = MODEL
     # One volume at a time draws the same masks on four processes as on two.
-    config["mae"]["train"] |= {"epochs": EPOCHS, "micro_batch_size": 1}
+    config["mae"]["train"] |= {"epochs": EPOCHS, "batch_size": BATCH, "micro_batch_size": 1}
     path = root / "config.yaml"
     path.write_text(yaml.safe_dump(config))
     run("braing3n", "phantom", "make", "--atlas", str(atlas_dir), "--settings", f"config/config.yaml+{path}#phantom")
@@ -121,7 +123,7 @@ def jobs(cluster: Cluster, state: str) -> dict[str, str]:
 def test_preprocessing_fills_the_store(cluster, project):
     run(*snakemake(project, "preprocess_all"))
     results = project.parent / "results"
-    for cohort in ("IXI", "UPENN-GBM"):
+    for cohort in COHORTS:
         for step in ("convert", "n4", "mask", "register", "crop"):
             assert list((results / "status" / step / cohort).glob("*.parquet"))
         assert list((results / "volumes" / cohort).glob("*.npy"))
@@ -167,15 +169,20 @@ def assert_equal(weights: dict, expected: dict) -> None:
         assert value.equal(expected[key]), key
 
 
-def wait_for_first_epoch(mae: Path) -> None:
-    wait_for((mae / "checkpoints" / f"step-{STEPS_PER_EPOCH:09d}.pt").exists, "the first epoch's checkpoint")
+def steps_an_epoch(project: Path) -> int:
+    return math.ceil(len(pd.read_parquet(project.parent / "results/metadata/volumes.parquet")) / BATCH)
+
+
+def wait_for_first_epoch(project: Path) -> None:
+    checkpoint = mae_of(project) / "checkpoints" / f"step-{steps_an_epoch(project):09d}.pt"
+    wait_for(checkpoint.exists, "the first epoch's checkpoint")
 
 
 def test_training_cancelled_mid_epoch_resumes_to_the_same_weights(cluster, project, mae, uninterrupted):
     with running(snakemake(project, "train_mae")) as process:
         job = wait_for(lambda: jobs(cluster, "running").get("train_mae"), "the training job")
         flags = cluster.query("scontrol", "show", "job", job)
-        wait_for_first_epoch(mae)
+        wait_for_first_epoch(project)
         cluster.query("scancel", job)
         output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output[-4000:]
@@ -184,15 +191,15 @@ def test_training_cancelled_mid_epoch_resumes_to_the_same_weights(cluster, proje
     stopped = re.search(r"stopped after step (\d+) of (\d+) \(SIGTERM\)", log)
     assert stopped, log[-4000:]
     step, total = map(int, stopped.groups())
-    assert total == EPOCHS * STEPS_PER_EPOCH
-    assert step % STEPS_PER_EPOCH, "cancelled between two epochs"
+    assert total == EPOCHS * steps_an_epoch(project)
+    assert step % steps_an_epoch(project), "cancelled between two epochs"
     assert f"resuming after step {step}" in log
     assert_equal(put_aside(mae, "cancelled"), uninterrupted)
 
 
 def test_training_survives_the_death_of_its_node(cluster, project, mae, uninterrupted):
     with running(snakemake(project, "train_mae")) as process:
-        wait_for_first_epoch(mae)
+        wait_for_first_epoch(project)
         job = jobs(cluster, "running")["train_mae"]
         node = cluster.query("squeue", "-h", "-j", job, "-o", "%N").strip()
         cluster.kill_node(node)
