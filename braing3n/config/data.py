@@ -61,7 +61,7 @@ class N4Settings(Settings):
     shrink: int = Field(6, ge=1, le=8)
     """Factor by which 1 mm voxels are coarsened to estimate the field, other voxels less or more; it is applied at
     full resolution."""
-    iterations: tuple[int, ...] = (50, 50)
+    iterations: tuple[int, ...] = (50, 50, 50)
     """Largest number of iterations at each of the levels; each level halves the distance of the control points."""
     convergence: float = Field(1e-3, gt=0)
     """Change of the field below which a level ends."""
