@@ -70,9 +70,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=30)
     parser.add_argument("--seed", type=int, default=2025)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument(
-        "--n4", type=json.loads, default={}, help="JSON merged over preprocess.n4; nothing is kept then"
-    )
+    parser.add_argument("--n4", type=json.loads, default={}, help="JSON to merge over preprocess.n4; writes no result")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         work = options.work or Path(scratch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from braing3n.errors import BrainG3NError
-from braing3n.files import sha256_of, write_parquet
+from braing3n.files import sha256_of, write_bytes, write_parquet
 from braing3n.models.mae import MaskedAutoencoder, load_mae
 from braing3n.models.tokenizer import Tokenizer, load_tokenizer
 from braing3n.models.weights import WEIGHTS, load_card
@@ -64,7 +63,7 @@ def encode_cohort(
         write_parquet(pooled, pd.DataFrame(table).astype({"volume_id": "str"}))
 
     make_by_shard("encode", cohort, metadata, results, weights, files, make, latents)
-    shutil.copyfile(latents, features)
+    write_bytes(features, Path(latents).read_bytes())
 
 
 @torch.no_grad()

@@ -141,14 +141,17 @@ class Block(nn.Module):
         return x + gate2 * self.feed_forward(modulate(self.norm2(x), shift2, scale2))
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """The MLP, (B, N, D) -> (B, N, D). The backward pass computes GELU again instead of keeping its output: a
-        quarter of a block's memory for half a per cent of its time. The linear map behind it is not repeated.
+        """The MLP, (B, N, D) -> (B, N, D). The backward pass computes GELU again instead of keeping its output, one of
+        the two widest tensors of a block (docs/mae.md, Speed). The linear map behind it is not repeated.
         """
         first, gelu, second = self.mlp
         hidden = first(x)
-        if not torch.is_grad_enabled():
+
+        def behind(hidden: Tensor) -> Tensor:
             return second(gelu(hidden))
-        behind = lambda h: second(gelu(h))  # noqa: E731
+
+        if not torch.is_grad_enabled():
+            return behind(hidden)
         return checkpoint(behind, hidden, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
 
 

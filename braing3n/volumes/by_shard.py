@@ -10,7 +10,7 @@ import pandas as pd
 
 import braing3n
 from braing3n.errors import BrainG3NError, ResumeLater
-from braing3n.files import read_json, short_hash, write_json, write_parquet
+from braing3n.files import read_json, sha256_of, short_hash, write_json, write_parquet
 from braing3n.preprocess.lock import remove_leftovers, shard_lock
 from braing3n.progress import Progress
 from braing3n.training.stop import StopRequest
@@ -70,21 +70,21 @@ def make_by_shard(
                 for folder in {path.parent for path in files(shard)}:
                     remove_leftovers(folder.glob(".tmp*"))
                 make(shard, part.reset_index(drop=True))
-                write_json(record, {"key": key, "bytes": _sizes(files(shard))})
+                write_json(record, {"key": key, "sha256": _hashes(files(shard))})
             finished.append({"shard": shard, "volumes": len(part), "key": key})
             progress.update(progress.done + len(part))
     types = {"shard": "str", "volumes": "int64", "key": "str"}
     write_parquet(table, pd.DataFrame(finished, columns=list(types)).astype(types))
 
 
-def _sizes(files: list[Path]) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in files}
+def _hashes(files: list[Path]) -> list[str]:
+    return [sha256_of(path) for path in files]  # in order and without their paths: a results folder may move
 
 
 def _is_made(record: Path, key: str, files: list[Path]) -> bool:
     if not record.exists() or not all(path.exists() for path in files):
         return False
     try:
-        return read_json(record) == {"key": key, "bytes": _sizes(files)}
+        return read_json(record) == {"key": key, "sha256": _hashes(files)}
     except BrainG3NError:  # a damaged record
         return False

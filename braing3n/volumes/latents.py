@@ -17,7 +17,7 @@ from torch import Tensor
 from braing3n.errors import BrainG3NError
 from braing3n.files import atomic_path, read_parquet, write_parquet
 
-REMEDY = "run the rule `encode` again for this shard (braing3n latents encode)"
+REMEDY = "run the rule `encode` again for this cohort (braing3n latents encode)"
 
 
 def save_latents(path: str | Path, latents: Tensor, tokenizer_sha256: str) -> None:

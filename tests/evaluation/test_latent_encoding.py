@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from braing3n.errors import BrainG3NError
-from braing3n.evaluation.latent_encoding import check_same_encoder, encode_batch
+from braing3n.evaluation.latent_encoding import check_same_encoder, encode_batch, encode_cohort
 from braing3n.files import read_parquet, sha256_of
 from braing3n.geometry import PATCH_SIZE
 from braing3n.models.mae import load_mae
@@ -117,3 +117,9 @@ def test_tokenizer_and_encoder_must_belong_together(trained, tiny, tmp_path):
     (other / WEIGHTS).write_bytes(bytes(content))
     with pytest.raises(BrainG3NError, match="trained on another encoder"):
         check_same_encoder(trained.tokenizer, other)
+
+
+def test_a_cohort_without_stored_volumes_leaves_two_empty_tables(trained, tmp_path):
+    tables = tmp_path / "latents/CoRR.parquet", tmp_path / "features/mae/CoRR.parquet"
+    encode_cohort(trained.metadata, trained.results, "CoRR", trained.mae, trained.tokenizer, *tables)
+    assert [len(read_parquet(table)) for table in tables] == [0, 0]
