@@ -71,7 +71,7 @@ def comparisons(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for task in ("age", "sex", "hc-vs-ad", "modality"):
         metric, unit = ("mae", "years") if task == "age" else ("auc", "AUC")
         for peer in ("pca", "untrained"):
-            numbers = {"ours": values["mae", task, metric], "theirs": values[peer, task, metric]}
+            numbers = {"ours": float(values["mae", task, metric]), "theirs": float(values[peer, task, metric])}
             yield case(task, peer=peer, unit=unit, goal=1.0, larger_is_better=metric == "auc", **numbers)
 
 

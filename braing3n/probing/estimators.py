@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from braing3n.probing.linear import Covariance, class_probabilities, log_loss, logistic, logits, targets
-from braing3n.probing.ridge import FoldSums, ridge, ridge_path, ridge_path_exact, standard_deviation
+from braing3n.probing.ridge import FoldSums, Scaling, ridge, ridge_path, ridge_path_exact, standard_deviation
 
 C_GRID = 10.0 ** np.arange(-4, 3)
 ALPHA_GRID = 10.0 ** np.arange(-2, 7)
@@ -44,7 +44,7 @@ class OutOfFold:
 class TrainingSets:
     """Which scans train, for every set of excluded folds, with each set's feature scales."""
 
-    def __init__(self, X: np.ndarray, fold: np.ndarray, excluded: list[tuple[int, ...]], standardise: bool):
+    def __init__(self, X: np.ndarray, fold: np.ndarray, excluded: list[tuple[int, ...]], scaling: Scaling | None):
         masks = [~np.isin(fold, folds) for folds in excluded]
         self.masks = np.array(masks, dtype=bool).reshape(len(excluded), len(fold)).T  # (n, T)
         folds = int(fold.max()) + 1
@@ -56,7 +56,7 @@ class TrainingSets:
             kept = [f for f in range(folds) if f not in folds_out]
             n = count[kept].sum()
             variance = squares[kept].sum(0) / n - (sums[kept].sum(0) / n) ** 2
-            scales.append(standard_deviation(variance) if standardise else np.ones(X.shape[1]))
+            scales.append(scaling(variance) if scaling else np.ones(X.shape[1]))
         self.scales = np.array(scales).reshape(len(excluded), X.shape[1]).T  # (d, T)
 
 
@@ -98,7 +98,7 @@ def published_classification(
         only: predict this fold alone, the others stay NaN; None predicts all.
     """
     X, tested = centre(X), outer_folds(fold, only)
-    sets = TrainingSets(X, fold, [(f,) for f in tested], standardise=False)
+    sets = TrainingSets(X, fold, [(f,) for f in tested], scaling=None)
     covariance = Covariance.of(X, np.ones(X.shape[1]))
     weights, penalty = class_weights(labels, classes, sets.masks, balanced=False), np.ones(len(tested))
     coefficients = logistic(X, labels, classes, weights, penalty, sets.scales, covariance, iterations=iterations)
@@ -114,18 +114,20 @@ def recommended_classification(
     *,
     only: int | None = None,
     balanced: bool = False,
+    scaling: Scaling = standard_deviation,
     grid: np.ndarray = C_GRID,
     iterations: int = 1000,
 ) -> OutOfFold:
     """Logistic regression on standardised features, C by the log-loss of inner folds.
 
     Where no inner training set holds every class (a handful of persons), the grid's middle is taken. Arguments as of
-    `published_classification`, and `balanced` weighs classes by the inverse of their frequency.
+    `published_classification`; `balanced` weighs classes by the inverse of their frequency, and `scaling` gives what
+    the features of a training set are divided by.
     """
     X, tested, K = centre(X), outer_folds(fold, only), len(grid)
-    covariance = Covariance.of(X, standard_deviation(X.var(0, dtype=np.float64)))
+    covariance = Covariance.of(X, scaling(X.var(0, dtype=np.float64)))
     pairs = inner_pairs(fold, only)
-    sets = TrainingSets(X, fold, pairs, standardise=True)
+    sets = TrainingSets(X, fold, pairs, scaling)
     usable = np.flatnonzero(has_all_classes(labels, classes, sets.masks))
     weights = class_weights(labels, classes, sets.masks[:, usable], balanced)
     coefficients = logistic(
@@ -141,7 +143,7 @@ def recommended_classification(
             inner[outer, judge] = class_probabilities(z)
     chosen, inner_loss = choose(loss, fold)
 
-    sets = TrainingSets(X, fold, [(f,) for f in tested], standardise=True)
+    sets = TrainingSets(X, fold, [(f,) for f in tested], scaling)
     weights = class_weights(labels, classes, sets.masks, balanced)
     penalty = 1 / grid[chosen[tested]]
     coefficients = logistic(X, labels, classes, weights, penalty, sets.scales, covariance, iterations=iterations)
@@ -163,13 +165,19 @@ def published_regression(
 
 
 def recommended_regression(
-    X: np.ndarray, values: np.ndarray, fold: np.ndarray, *, only: int | None = None, grid: np.ndarray = ALPHA_GRID
+    X: np.ndarray,
+    values: np.ndarray,
+    fold: np.ndarray,
+    *,
+    only: int | None = None,
+    scaling: Scaling = standard_deviation,
+    grid: np.ndarray = ALPHA_GRID,
 ) -> OutOfFold:
     """Ridge regression on standardised features, alpha by the squared error of inner folds."""
     X = centre(X)
     sums = FoldSums.of(X, values, fold, int(fold.max()) + 1)
     loss, inner = no_loss(fold, len(grid)), {}
-    for pair, path in inner_paths(X, values, fold, inner_pairs(fold, only), sums, grid).items():
+    for pair, path in inner_paths(X, values, fold, inner_pairs(fold, only), sums, scaling, grid).items():
         for outer, judge in (pair, pair[::-1]):
             rows = fold == judge
             inner[outer, judge] = predict(X[rows], path)  # (rows, K)
@@ -178,7 +186,7 @@ def recommended_regression(
 
     tested = outer_folds(fold, only)
     training = [sums.training((f,)) for f in tested]
-    models = [ridge(part, grid[chosen[f]], part.scale()) for f, part in zip(tested, training, strict=True)]
+    models = [ridge(part, grid[chosen[f]], part.scale(scaling)) for f, part in zip(tested, training, strict=True)]
     guesses = predict(X, np.hstack(models))  # (n, models)
     predictions, scores = own_fold(guesses, fold, tested), by_fold(guesses[..., None], fold, tested)
     return OutOfFold(predictions, grid[chosen], inner_loss, at_chosen(inner, chosen, fold, ()), scores)
@@ -205,6 +213,7 @@ def inner_paths(
     fold: np.ndarray,
     pairs: list[tuple[int, int]],
     sums: FoldSums,
+    scaling: Scaling,
     grid: np.ndarray,
 ) -> dict[tuple[int, int], np.ndarray]:
     """Coefficients (d + 1, K) for every pair of left-out folds."""
@@ -212,10 +221,10 @@ def inner_paths(
         return {}
     if len(X) < 3 * X.shape[1]:
         kept = {pair: ~np.isin(fold, pair) for pair in pairs}
-        return {pair: ridge_path_exact(X[rows], values[rows], grid) for pair, rows in kept.items()}
+        return {pair: ridge_path_exact(X[rows], values[rows], grid, scaling) for pair, rows in kept.items()}
     everything, training = sums.training(()), [sums.training(pair) for pair in pairs]
-    covariance = Covariance.of_scatter(everything.scatter, everything.scale(), len(X))
-    path = ridge_path(training, grid, [part.scale() for part in training], covariance)
+    covariance = Covariance.of_scatter(everything.scatter, everything.scale(scaling), len(X))
+    path = ridge_path(training, grid, [part.scale(scaling) for part in training], covariance)
     return {pair: path[:, t] for t, pair in enumerate(pairs)}
 
 

@@ -23,7 +23,7 @@ from braing3n.results import results_table
 
 logger = logging.getLogger(__name__)
 
-PAPER_DIMENSION = 1152  # components that the PCA control keeps at most
+PAPER_DIMENSION = 1152  # principal components of the PCA control where no encoder before it sets their number
 
 Row = dict[str, Any]
 
@@ -82,11 +82,15 @@ def paper_rows(task: Task) -> list[Row]:
 def load_sources(
     metadata: pd.DataFrame, results: str | Path, settings: ProbeSettings
 ) -> tuple[list[Source], list[Row]]:
-    """The configured encoders that have features, and a row for each that has none."""
+    """The configured encoders that have features, and a row for each that has none.
+
+    The PCA control keeps as many components as the first encoder has features.
+    """
     sources, rows = [], []
     for name in settings.encoders:
+        widths = [source.width for source in sources if source.width]
         try:
-            source = load_source(name, metadata, results, PAPER_DIMENSION)
+            source = load_source(name, metadata, results, components=widths[0] if widths else PAPER_DIMENSION)
         except BrainG3NError as error:
             logger.warning("%s is left out: %s", name, error)
             rows.append({"table": "encoders", "encoder": name, "metric": "unavailable", "value": 1.0})

@@ -6,6 +6,7 @@ Shapes: n scans, d features, T training sets, K alphas. Coefficients are (d + 1,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +14,22 @@ from scipy import linalg
 
 from braing3n.probing.linear import Covariance, conjugate_gradient
 
+Scaling = Callable[[np.ndarray], np.ndarray]
+"""Variances of a training set's features (d,) -> the scales (d,) that they are divided by."""
+
 
 def standard_deviation(variance: np.ndarray) -> np.ndarray:
     """Square roots, 1 for features that do not vary, as scikit-learn's StandardScaler has it."""
     return np.where(variance > 1e-12 * max(variance.max(), 1e-30), np.sqrt(np.maximum(variance, 0)), 1.0)
+
+
+def common_deviation(variance: np.ndarray) -> np.ndarray:
+    """The root of the mean variance for every feature: what principal components need.
+
+    Each divided by its own deviation, about as many components as scans are all orthogonal to one another, and inner
+    folds see nothing of their training scans.
+    """
+    return np.full(len(variance), np.sqrt(variance.mean()) if variance.max() > 0 else 1.0)
 
 
 @dataclass(frozen=True)
@@ -59,9 +72,9 @@ class TrainingSums:
     scatter: np.ndarray  # (d, d)
     cross: np.ndarray  # (d,)
 
-    def scale(self) -> np.ndarray:
-        """Standard deviation of each feature, (d,)."""
-        return standard_deviation(np.diag(self.scatter) / self.n)
+    def scale(self, scaling: Scaling = standard_deviation) -> np.ndarray:
+        """Standard deviation of each feature, or another scaling of it. (d,)."""
+        return scaling(np.diag(self.scatter) / self.n)
 
     def with_intercept(self, w: np.ndarray) -> np.ndarray:
         """(d, K) -> (d + 1, K)."""
@@ -74,7 +87,9 @@ def ridge(sums: TrainingSums, alpha: float, scale: np.ndarray) -> np.ndarray:
     return sums.with_intercept(linalg.solve(matrix, sums.cross[:, None], assume_a="pos"))
 
 
-def ridge_path_exact(X: np.ndarray, y: np.ndarray, alphas: np.ndarray) -> np.ndarray:
+def ridge_path_exact(
+    X: np.ndarray, y: np.ndarray, alphas: np.ndarray, scaling: Scaling = standard_deviation
+) -> np.ndarray:
     """Standardised solutions for every alpha by one eigendecomposition of the smaller Gram matrix.
 
     Args:
@@ -84,7 +99,7 @@ def ridge_path_exact(X: np.ndarray, y: np.ndarray, alphas: np.ndarray) -> np.nda
         (d + 1, K) float64.
     """
     sums = FoldSums.of(X, y, np.zeros(len(X), dtype=int), 1).training(()) if len(X) >= X.shape[1] else None
-    mean, scale = X.mean(0, dtype=np.float64), standard_deviation(X.var(0, dtype=np.float64))
+    mean, scale = X.mean(0, dtype=np.float64), scaling(X.var(0, dtype=np.float64))
     centred = y - y.mean()
     if sums is not None:
         values, basis = linalg.eigh(sums.scatter / np.outer(scale, scale))

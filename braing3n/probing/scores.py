@@ -19,6 +19,7 @@ from braing3n.probing.combat import site_effects
 from braing3n.probing.estimators import OutOfFold
 from braing3n.probing.folds import check_disjoint
 from braing3n.probing.metrics import Scorer, classification_scorer, regression_scorer
+from braing3n.probing.ridge import Scaling, common_deviation, standard_deviation
 from braing3n.probing.sources import Source
 from braing3n.probing.statistics import (
     calibration_slope,
@@ -170,7 +171,8 @@ def fit_and_score(cell: Cell, source: Source, X: np.ndarray, settings: ProbeSett
         BrainG3NError: the cell's folds share a person.
     """
     check_disjoint(cell.fold, cell.persons)
-    fit = estimator(cell.task, len(cell.classes), cell.protocol, settings)
+    scaling = standard_deviation if source.components is None else common_deviation
+    fit = estimator(cell.task, len(cell.classes), cell.protocol, settings, scaling)
     if cell.slice == LEFT_OUT:
         out = out_of_cohort(cell, X, preparation(cell, source, settings), fit)
         tested = np.isfinite(out.predictions.reshape(len(X), -1)).all(1)
@@ -258,20 +260,22 @@ def reduced(X: np.ndarray, training: np.ndarray, components: int, seed: int) -> 
     return PCA(k, random_state=seed).fit(X[training]).transform(X).astype(np.float32)
 
 
-def estimator(task: Task, classes: int, protocol: str, settings: ProbeSettings) -> Callable[..., OutOfFold]:
+def estimator(
+    task: Task, classes: int, protocol: str, settings: ProbeSettings, scaling: Scaling = standard_deviation
+) -> Callable[..., OutOfFold]:
     """Function of (X, values, fold, only=) for a task under a protocol."""
     if task.kind == "regression":
         if protocol == "published":
             return lambda X, y, fold, only: estimators.published_regression(
                 X, y, fold, only=only, alpha=settings.ridge_alpha
             )
-        return lambda X, y, fold, only: estimators.recommended_regression(X, y, fold, only=only)
+        return lambda X, y, fold, only: estimators.recommended_regression(X, y, fold, only=only, scaling=scaling)
     if protocol == "published":
         return lambda X, y, fold, only: estimators.published_classification(
             X, y, classes, fold, only=only, iterations=settings.max_iter
         )
     return lambda X, y, fold, only: estimators.recommended_classification(
-        X, y, classes, fold, only=only, balanced=settings.balanced, iterations=settings.max_iter
+        X, y, classes, fold, only=only, balanced=settings.balanced, scaling=scaling, iterations=settings.max_iter
     )
 
 

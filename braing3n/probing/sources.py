@@ -28,6 +28,7 @@ class Source:
         matrix: task -> (n, d) float32; controls leave out the column that the task asks for.
         components: principal components to reduce to, fitted in each training set; None keeps the features.
         from_images: whether ComBat applies; the controls from the metadata are no measurements of a site.
+        width: features of an encoder; None for the controls, whose features depend on the task or are reduced.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Source:
     matrix: Callable[[Task], np.ndarray]
     components: int | None = None
     from_images: bool = True
+    width: int | None = None
 
 
 def load_source(name: str, metadata: pd.DataFrame, results: str | Path, components: int) -> Source:
@@ -69,7 +71,7 @@ def load_source(name: str, metadata: pd.DataFrame, results: str | Path, componen
     if name == "pca":
         matrix = matrix[:, np.ptp(matrix[present], axis=0) > 0]  # blocks outside every brain
         return Source(name, present, lambda task: matrix, components)
-    return Source(name, present, lambda task: matrix)
+    return Source(name, present, lambda task: matrix, width=matrix.shape[1])
 
 
 def encoded(name: str, metadata: pd.DataFrame, results: Path) -> np.ndarray:

@@ -10,7 +10,7 @@ from braing3n.config.training import ProbeSettings
 from braing3n.errors import BrainG3NError
 from braing3n.files import write_parquet
 from braing3n.probing.cells import Cell, cells, one_scan_per_person
-from braing3n.probing.panel import run_panel
+from braing3n.probing.panel import load_sources, run_panel
 from braing3n.probing.scores import estimator, fit_and_score, out_of_fold, reduced
 from braing3n.probing.sources import Source, demographics, load_source, sites
 from braing3n.probing.tasks import load_tasks
@@ -150,6 +150,29 @@ def test_principal_components_are_fitted_without_the_test_fold():
     fit = estimator(task, 2, "recommended", probe_settings())
     out = out_of_fold(cell, X.astype(np.float32), lambda X, training: reduced(X, training, 1, 0), fit, 4)
     assert ((out.predictions[:, 1] > 0.5) == labels)[fold == 0].all()
+
+
+def test_as_many_components_as_scans_still_show_what_is_planted(tmp_path, simulated):
+    """With a component for every training scan, each scaled by its own deviation, inner folds would see nothing."""
+    metadata = simulated.metadata(100, scans=(1,))
+    random = np.random.default_rng(3)
+    signal = simulated.features(metadata, effect=3.0) @ random.normal(size=(simulated.dimension, 400))
+    blocks = signal + random.normal(size=signal.shape)
+    simulated.write(tmp_path, "pca", metadata, blocks.astype(np.float32))
+    settings = probe_settings(encoders=("pca",), protocols=("recommended",))
+    table = run_panel(metadata, tmp_path, settings).set_index(["slice", "task", "metric"])["value"]
+    assert table["T1", "age", "r2"] > 0.7
+    assert table["T1", "hc-vs-ad", "auc"] > 0.95
+
+
+def test_pca_keeps_as_many_components_as_the_first_encoder_has_features(tmp_path, simulated):
+    metadata = simulated.metadata(20)
+    for name, width in (("mae", 7), ("pca", 24)):
+        simulated.write(tmp_path, name, metadata, simulated.features(metadata)[:, :width])
+    sources, _ = load_sources(metadata, tmp_path, probe_settings(encoders=("demographics", "mae", "pca")))
+    assert [source.components for source in sources] == [None, None, 7]
+    sources, _ = load_sources(metadata, tmp_path, probe_settings(encoders=("pca", "mae")))
+    assert sources[0].components == 1152
 
 
 def test_pca_drops_blocks_outside_every_brain(tmp_path, simulated):
