@@ -84,11 +84,13 @@ class VolumeFeed:
         """From the map to `out` (B, 1, X, Y, Z), a few planes at a time so that they stay in the cache."""
         for k, index in enumerate(indices):
             volume = self._store(self.files[index])[self.rows[index]]
-            gain, offset = torch.tensor(self.gain[index]), torch.tensor(self.offset[index])
+            gain, offset = float(self.gain[index]), torch.tensor(self.offset[index])
             for x in range(0, len(volume), SLAB):
                 part = out[k, 0, x : x + SLAB]
                 np.copyto(part.numpy(), volume[x : x + SLAB])
-                standardise(part, gain, offset)
+                # What `standardise` computes, without the memory for signs: every brain voxel is above -offset.
+                torch.add(-offset, part, alpha=gain, out=part)
+                F.threshold_(part, -float(offset), 0.0)
 
     def stored(self, indices: np.ndarray, pinned: bool = False) -> Tensor:
         """Stored values as they lie in the files: (B, X, Y, Z) uint16 on the CPU, page-locked if `pinned`."""
