@@ -65,14 +65,16 @@ TASKS = (
 
 
 def comparisons(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """The MAE beside each control, all modalities together, one scan a person."""
-    rows = table[(table["table"] == "recommended") & (table["slice"] == "pooled")]
-    values = rows.set_index(["encoder", "task", "metric"])["value"]
-    for task in ("age", "sex", "hc-vs-ad", "modality"):
+    """The MAE beside each control, all modalities together and T1 alone, one scan a person."""
+    values = table[table["table"] == "recommended"].set_index(["encoder", "task", "slice", "metric"])["value"]
+    for task, part in ((t["name"], part) for t in TASKS for part in t.get("slices", ("pooled", "T1"))):
         metric, unit = ("mae", "years") if task == "age" else ("auc", "AUC")
         for peer in ("pca", "untrained"):
-            numbers = {"ours": float(values["mae", task, metric]), "theirs": float(values[peer, task, metric])}
-            yield case(task, peer=peer, unit=unit, goal=1.0, larger_is_better=metric == "auc", **numbers)
+            ours, theirs = (float(values[encoder, task, part, metric]) for encoder in ("mae", peer))
+            larger = metric == "auc"
+            yield case(
+                f"{task}, {part}", peer=peer, ours=ours, theirs=theirs, unit=unit, goal=1.0, larger_is_better=larger
+            )
 
 
 def main() -> None:
@@ -100,8 +102,9 @@ def main() -> None:
     tasks.write_text(yaml.safe_dump({"version": 1, "tasks": [task | WHY for task in TASKS]}))
     encoders = ("mae", "mae-brain", "untrained", "untrained-brain", "pca", "demographics", "site")
     table = run_panel(metadata, results, ProbeSettings(tasks=tasks, encoders=encoders))
-    kept = table[table["metric"].isin(["auc", "mae", "r2", "balanced_accuracy"])]
-    columns = ["table", "encoder", "task", "slice", "metric", "value", "ci_low", "ci_high", "n_subjects", "n_scans"]
+    kept = table[(table["table"] == "recommended") & table["slice"].isin(["pooled", "T1", "T2", "FLAIR"])]
+    kept = kept[kept["metric"].str.fullmatch(r"(auc|mae|r2)(_minus_(pca|untrained)(_p)?)?") & kept["value"].notna()]
+    columns = ["encoder", "task", "slice", "metric", "value", "ci_low", "ci_high", "n_subjects", "n_scans"]
     finish(
         options.name,
         list(comparisons(table)),
