@@ -5,7 +5,7 @@
 Makes registered, skull-stripped phantom volumes directly on the final grid (docs/phantom.md), trains an MAE that fits a
 CPU, and probes age, sex, disease and modality with folds grouped by person. Peers: principal components of the raw
 intensities, and the same network before training. The training resumes where it stopped; on two cores the whole takes
-some hours.
+an hour and a half.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from braing3n.probing.panel import run_panel
 from braing3n.training.mae import train_mae
 from braing3n.volumes.metadata import load_metadata
 
-# What a CPU trains in hours; everything else is as shipped.
+# What a CPU trains in an hour; everything else is as shipped.
 CPU_SIZE = {
     "model": {
         "hidden": 192,
