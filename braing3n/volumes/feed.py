@@ -75,22 +75,18 @@ class VolumeFeed:
             self._standardise_on_cpu(indices, out)
             return out
         stored = self.stored(indices, pinned=device.type == "cuda").to(device, non_blocking=True)  # (B, X, Y, Z) uint16
-        gain = torch.from_numpy(self.gain[indices]).to(device)[:, None, None, None]
-        offset = torch.from_numpy(self.offset[indices]).to(device)[:, None, None, None]
-        standardise(out[:, 0].copy_(stored), gain, offset)
+        for volume, index in zip(out[:, 0].copy_(stored), indices, strict=True):
+            standardise(volume, float(self.gain[index]), float(self.offset[index]))
         return out
 
     def _standardise_on_cpu(self, indices: np.ndarray, out: Tensor) -> None:
         """From the map to `out` (B, 1, X, Y, Z), a few planes at a time so that they stay in the cache."""
         for k, index in enumerate(indices):
             volume = self._store(self.files[index])[self.rows[index]]
-            gain, offset = float(self.gain[index]), torch.tensor(self.offset[index])
             for x in range(0, len(volume), SLAB):
                 part = out[k, 0, x : x + SLAB]
                 np.copyto(part.numpy(), volume[x : x + SLAB])
-                # What `standardise` computes, without the memory for signs: every brain voxel is above -offset.
-                torch.add(-offset, part, alpha=gain, out=part)
-                F.threshold_(part, -float(offset), 0.0)
+                standardise(part, float(self.gain[index]), float(self.offset[index]))
 
     def stored(self, indices: np.ndarray, pinned: bool = False) -> Tensor:
         """Stored values as they lie in the files: (B, X, Y, Z) uint16 on the CPU, page-locked if `pinned`."""
@@ -108,10 +104,10 @@ class VolumeFeed:
         return self._stores[file]
 
 
-def standardise(stored: Tensor, gain: Tensor, offset: Tensor) -> None:
-    """Stored values, as float32, to z-scores in place; where nothing is stored they stay 0."""
-    stored.mul_(gain)
-    stored.addcmul_(stored.sign(), offset, value=-1)  # the sign is 1 in the brain and 0 outside
+def standardise(stored: Tensor, gain: float, offset: float) -> None:
+    """Stored values of one volume, as float32, to z-scores in place; where nothing is stored they stay 0."""
+    stored.mul_(gain).sub_(offset)
+    F.threshold_(stored, -offset, 0.0)  # what a stored 0 has become, and every brain voxel is above
 
 
 def brain_fraction(volumes: Tensor, patch: int = PATCH_SIZE) -> Tensor:
